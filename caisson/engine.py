@@ -1,0 +1,159 @@
+"""The engine as Caisson sees it: a protocol in domain types, with no word of any client library.
+
+``docker_engine.DockerEngine`` is the real one. Every method raises ``EngineUnreachable`` when the engine does not
+answer, and ``EngineRefused`` for an answer that has no kind of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NewType, Protocol
+
+ContainerID = NewType("ContainerID", str)
+ImageID = NewType("ImageID", str)
+"""``sha256:…``: the config's digest on overlay2, the manifest's on the containerd store."""
+
+Stream = Literal["stdout", "stderr"]
+OnOutput = Callable[[Stream, bytes], None]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What the engine says of itself (``GET /info`` and ``GET /version``)."""
+
+    version: str
+    api_version: str
+    storage_driver: str
+    cgroup_driver: str
+    cgroup_version: int
+    data_root: str
+    security_options: tuple[str, ...]
+    cpus: int
+    memory: int
+    containerd_store: bool
+    live_restore: bool = False
+    swap_limit: bool = True
+
+    @property
+    def api(self) -> tuple[int, int]:
+        """The API version as numbers, to be compared: ``(1, 41)``."""
+        major, _, minor = self.api_version.partition(".")
+        return int(major), int(minor or 0)
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included."""
+
+    id: ImageID
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    labels: Mapping[str, str]
+    size: int
+    layers: tuple[str, ...]
+    created: str
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class ContainerInfo:
+    """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about."""
+
+    id: ContainerID
+    name: str
+    state: str
+    labels: Mapping[str, str]
+    pid: int = 0
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegistryAuth:
+    """Credentials for one push; never shown, logged or stored."""
+
+    username: str
+    password: str = field(repr=False)
+    registry: str = ""
+
+
+@dataclass(frozen=True)
+class PushProgress:
+    """One line of a push: ``current`` and ``total`` in bytes, 0 where the engine does not tell."""
+
+    layer: str
+    status: str
+    current: int = 0
+    total: int = 0
+
+
+class Engine(Protocol):
+    """A container engine. All calls block; one object serves one thread at a time, except ``remove_container``."""
+
+    def info(self) -> EngineInfo: ...
+
+    def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
+        """Create from a Docker API body (``POST /containers/create``), with nothing added to it.
+
+        Raises ``BuilderImageMissing`` when the body's image is not on the host.
+        """
+        ...
+
+    def start_container(self, container: ContainerID) -> None: ...
+
+    def inspect_container(self, container: ContainerID | str) -> ContainerInfo | None:
+        """The container, or None when there is none of that ID or name."""
+        ...
+
+    def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
+        """Containers in any state that have all the labels; a value of None matches any value."""
+        ...
+
+    def exec(
+        self,
+        container: ContainerID,
+        argv: Sequence[str],
+        *,
+        on_output: OnOutput,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        stdin: bytes = b"",
+    ) -> int:
+        """Run a program in the container, no shell between; returns its exit code.
+
+        ``on_output`` gets raw chunks in order. ``env`` may hold secrets: the engine's inspect does not show an
+        exec's environment. Raises ``EngineLost`` when the engine goes away meanwhile.
+        """
+        ...
+
+    def remove_container(self, container: ContainerID, *, timeout: float = 30) -> bool:
+        """Kill and remove with its anonymous volumes, wait until it is gone; False when it was gone before.
+
+        Raises ``EngineRefused`` when it is still there after ``timeout`` seconds.
+        """
+        ...
+
+    def inspect_image(self, image: str) -> ImageInfo | None: ...
+
+    def list_images(self, labels: Mapping[str, str] | None = None) -> list[ImageInfo]: ...
+
+    def layer_sizes(self, image: str) -> list[int]:
+        """Bytes of each layer, oldest first (the non-zero entries of the history)."""
+        ...
+
+    def tag_image(self, image: ImageID, reference: str) -> None:
+        """Point ``repository:tag`` at the image, by its ID."""
+        ...
+
+    def untag_image(self, reference: str) -> bool:
+        """Remove one tag, never by force; False when there was none. The image goes if it was its last."""
+        ...
+
+    def push_image(self, reference: str, auth: RegistryAuth | None) -> Iterator[PushProgress]:
+        """Push one tag. The generator's return value is the digest that the registry recorded.
+
+        Raises ``PushDenied`` (401, 403) or ``RegistryUnreachable`` (network, 5xx).
+        """
+        ...
+
+    def close(self) -> None: ...

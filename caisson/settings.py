@@ -1,0 +1,146 @@
+"""Settings: environment (``CAISSON_*``), ``.env``, then ``caisson.toml``; read once, frozen.
+
+Bytes are written as people write them (``2g``, ``512MiB``) and kept as numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from caisson.errors import SettingsInvalid
+from caisson.sizes import parse_size
+
+
+def _size(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path")
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Settings(BaseSettings):
+    """Every setting of Caisson on one host. ``caisson doctor --settings`` prints this table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CAISSON_", env_file=".env", toml_file="caisson.toml", frozen=True, extra="ignore"
+    )
+
+    # Where things are
+    state_dir: AbsolutePath = Field(Path("/var/lib/caisson"), description="Directory for state: database, logs, ledger")
+    docker_host: str = Field(
+        "unix:///var/run/docker.sock", description="The engine's address; builds need a unix socket"
+    )
+    builder_image: str = Field("caisson-builder:latest", description="Image of the throw-away builder")
+    host_name: str = Field(
+        default_factory=lambda: os.uname().nodename,
+        description="Stable name of this host: its worker and work pool",
+    )
+
+    # Service
+    server_host: str = Field("127.0.0.1", description="Address that the Prefect server listens on")
+    server_port: int = Field(4200, description="Port of the Prefect server", ge=1, le=65535)
+    api_url: str = Field("", description="Prefect API to use; empty: the Caisson that runs on this host, if one does")
+    api_auth: str = Field("", description="`user:password` that the API asks for (Prefect's basic auth)", repr=False)
+    database_url: str = Field(
+        "",
+        description="`postgresql+asyncpg://…` for more than a few builds at once; empty: SQLite",
+        repr=False,
+    )
+    concurrency: int = Field(3, description="Runs at once on this host", ge=1, le=256)
+    fork_server: bool = Field(True, description="Start runs from a warm process (0.7 s instead of 2 s)")
+    drain_seconds: float = Field(20, description="How long running builds may go on after SIGTERM", ge=0)
+    poll_seconds: float = Field(10, description="Safety poll of the worker; runs are picked up by events", gt=0)
+
+    # Limits: the default of a request that names none, and the ceiling that none may exceed
+    cpus: float = Field(1.0, description="Default cores for a build", gt=0)
+    max_cpus: float = Field(64, description="Most cores that a request may ask for", gt=0)
+    memory: Bytes = Field(2 << 30, description="Default memory for a build, swap and tmpfs workspace included")
+    max_memory: Bytes = Field(64 << 30, description="Most memory that a request may ask for")
+    pids: int = Field(1024, description="Default processes and threads for a build", ge=16)
+    max_pids: int = Field(32768, description="Most processes that a request may ask for", ge=16)
+    workspace_size: Bytes = Field(1 << 30, description="Default size of the workspace /app")
+    max_workspace_size: Bytes = Field(32 << 30, description="Largest workspace that a request may ask for")
+    timeout_minutes: float = Field(30, description="Default time for a build", gt=0)
+    max_timeout_minutes: float = Field(240, description="Longest time that a request may ask for", gt=0)
+    deadline_grace_seconds: float = Field(
+        60, description="How long after the timeout the builder destroys itself, whatever else is dead", ge=1
+    )
+    workspace: Literal["tmpfs", "layer"] = Field(
+        "tmpfs",
+        description="tmpfs: in memory, size-limited; layer: the container's own layer, for huge repositories",
+    )
+    require_limits: bool = Field(
+        False, description="Refuse a build whose RUN steps the engine can't hold to the limits"
+    )
+
+    # Security
+    builder_uid: int = Field(10001, description="User that the builder runs as; never 0", ge=1)
+    allow_protocols: tuple[str, ...] = Field(
+        ("https", "http", "ssh", "git"), description="Git protocols that a request may use"
+    )
+    apparmor_profile: str = Field("", description="AppArmor profile of the builder; empty: the engine's default")
+    selinux_label: str = Field("", description="SELinux label of the builder, such as `type:container_t`")
+    seccomp_profile: str = Field("", description="Path of a seccomp profile; empty: the engine's default")
+    ssh_known_hosts: str = Field(
+        "", description="Path of a known_hosts file for ssh; empty: a host's key is taken at first sight"
+    )
+    builder_network: str = Field("", description="Docker network of the builder; empty: the engine's bridge")
+
+    # Disk
+    min_free_bytes: Bytes = Field(1 << 30, description="Free bytes that a build needs before it may start")
+    min_free_inodes: int = Field(50_000, description="Free inodes that a build needs before it may start", ge=0)
+
+    # Registry
+    registry_username: str = Field("", description="User for push, where no secret is named for the registry")
+    registry_password: str = Field("", description="Password for push; better: a secret", repr=False)
+    push_attempts: int = Field(3, description="Tries of a push on network faults and 5xx", ge=1, le=10)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def docker_socket(self) -> str:
+        """Path of the engine's unix socket on this host; raises ``SettingsInvalid`` for any other address."""
+        scheme, separator, path = self.docker_host.partition("://")
+        if not separator or scheme != "unix" or not path.startswith("/"):
+            raise SettingsInvalid(
+                f"docker_host: {self.docker_host!r} is not a unix socket.",
+                hint="Set CAISSON_DOCKER_HOST to unix:///path/of/docker.sock.",
+            )
+        return path
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; raises ``SettingsInvalid`` that names each wrong setting by its variable."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"CAISSON_{str(item['loc'][0]).upper() if item['loc'] else '?'}: {item['msg']}" for item in error.errors()
+        )
+        raise SettingsInvalid(f"The settings are invalid: {problems}.") from None
