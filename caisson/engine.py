@@ -6,7 +6,7 @@ answer, and ``EngineRefused`` for an answer that has no kind of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NewType, Protocol
 
@@ -54,6 +54,14 @@ class ImageInfo:
     layers: tuple[str, ...]
     created: str
     user: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One entry of an image's history: bytes, and when it was made (seconds since 1970)."""
+
+    size: int
+    created: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,6 @@ class Engine(Protocol):
         on_output: OnOutput,
         env: Mapping[str, str] | None = None,
         workdir: str = "",
-        stdin: bytes = b"",
     ) -> int:
         """Run a program in the container, no shell between; returns its exit code.
 
@@ -137,8 +144,8 @@ class Engine(Protocol):
 
     def list_images(self, labels: Mapping[str, str] | None = None) -> list[ImageInfo]: ...
 
-    def layer_sizes(self, image: str) -> list[int]:
-        """Bytes of each layer, oldest first (the non-zero entries of the history)."""
+    def history(self, image: str) -> list[Layer]:
+        """Each step of the image, oldest first; those of 0 bytes have no layer."""
         ...
 
     def tag_image(self, image: ImageID, reference: str) -> None:
@@ -149,7 +156,7 @@ class Engine(Protocol):
         """Remove one tag, never by force; False when there was none. The image goes if it was its last."""
         ...
 
-    def push_image(self, reference: str, auth: RegistryAuth | None) -> Iterator[PushProgress]:
+    def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
         """Push one tag. The generator's return value is the digest that the registry recorded.
 
         Raises ``PushDenied`` (401, 403) or ``RegistryUnreachable`` (network, 5xx).

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     docker_host: str = Field(
         "unix:///var/run/docker.sock", description="The engine's address; builds need a unix socket"
     )
+    engine_socket: str = Field(
+        "", description="Path of that socket as the engine's own host sees it, where it is another; empty: the same"
+    )
     builder_image: str = Field("caisson-builder:latest", description="Image of the throw-away builder")
     host_name: str = Field(
         default_factory=lambda: os.uname().nodename,
@@ -104,6 +107,9 @@ class Settings(BaseSettings):
     builder_network: str = Field("", description="Docker network of the builder; empty: the engine's bridge")
 
     # Disk
+    docker_data_root: str = Field(
+        "", description="Docker's data root as this host sees it, where the engine names another path; empty: ask it"
+    )
     min_free_bytes: Bytes = Field(1 << 30, description="Free bytes that a build needs before it may start")
     min_free_inodes: int = Field(50_000, description="Free inodes that a build needs before it may start", ge=0)
 

@@ -1,0 +1,263 @@
+"""One build in progress: what its steps share, and what becomes its report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from caisson.builder import BuildTimeout
+from caisson.buildlog import BuildLog
+from caisson.cgroups import CgroupEvidence
+from caisson.engine import Engine, EngineInfo
+from caisson.errors import BuildCancelled, CaissonError, SettingsInvalid
+from caisson.git import Chosen
+from caisson.ledger import Ledger
+from caisson.plan import LABEL_SPEC, BuildIdentity, ChosenBuilder, Socket
+from caisson.progress import BuildProgress
+from caisson.report import (
+    BuildReport,
+    DockerfileStepReport,
+    LimitsReport,
+    Outcome,
+    PostureReport,
+    StepReport,
+    TagReport,
+)
+from caisson.request import BuildRequest
+from caisson.settings import Settings
+from caisson.spec import BuildSpec
+from caisson.tagging import Commit, PlannedTag, oci_labels, plan_tags
+
+
+@dataclass
+class BuildRecord:
+    """What is known of a build until now; each step fills in its part."""
+
+    sha: str = ""
+    spec_hash: str = ""
+    chosen: ChosenBuilder | None = None
+    engine: EngineInfo | None = None
+    image_id: str = ""
+    size: int = 0
+    new_bytes: int = 0
+    reused: bool = False
+    tags: list[TagReport] = field(default_factory=list)
+    steps: list[StepReport] = field(default_factory=list)
+    progress: BuildProgress = field(default_factory=BuildProgress)
+    limits: LimitsReport | None = None
+    posture: list[PostureReport] = field(default_factory=list)
+    builder_removed: bool | None = None
+    notes: list[str] = field(default_factory=list)
+    evidence: CgroupEvidence = field(default_factory=CgroupEvidence)
+
+
+class Build:
+    """A validated request on its way, with all that its steps need. A context manager: closes log and ledger.
+
+    Not a dataclass on purpose: Prefect looks into dataclasses that are passed to tasks, and this holds secrets.
+    """
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        spec: BuildSpec,
+        settings: Settings,
+        engine: Engine,
+        *,
+        secrets: Mapping[str, str],
+        flow_run_id: str = "",
+        now: datetime | None = None,
+    ) -> None:
+        self.spec, self.settings, self.engine, self.secrets = spec, settings, engine, secrets
+        self.started = now or datetime.now(UTC)
+        self._clock = time.monotonic()
+        seconds = spec.limits.timeout_seconds + settings.deadline_grace_seconds
+        build_id = uuid.uuid4().hex[:12]
+        self.identity = BuildIdentity(
+            build_id=build_id,
+            flow_run_id=flow_run_id,
+            request_hash=hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:16],
+            host=settings.host_name,
+            deadline=self.started + timedelta(seconds=seconds),
+        )
+        self.record = BuildRecord()
+        self.log = BuildLog(log_file(settings, flow_run_id or build_id), secrets.values())
+        self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
+        self.timeout: BuildTimeout | None = None
+        self.tags: tuple[PlannedTag, ...] = ()
+        self.image_labels: dict[str, str] = {}
+
+    def __enter__(self) -> Build:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.log.__exit__(None, None, None)
+        self.ledger.__exit__()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step of the chain and record how it ended; failures leave it without a secret in them."""
+        begin = time.monotonic()
+        try:
+            yield
+        except CaissonError as error:
+            clean = self.scrub(self.timeout.explain(error) if self.timeout else error)
+            self._finished(name, begin, "failed", clean.message)
+            raise clean from None
+        except Exception as error:
+            # Any other exception is a defect; its text still must not carry a secret into Prefect's state.
+            clean_text = self.log.redact(f"{type(error).__name__}: {error}")
+            self._finished(name, begin, "failed", clean_text)
+            raise CaissonError(f"Caisson failed in step {name}: {clean_text}.", hint="Please report this.") from None
+        except BaseException:
+            self._finished(name, begin, "failed", "interrupted")
+            raise
+        self._finished(name, begin, "completed", "")
+
+    def _finished(self, name: str, begin: float, state: str, reason: str) -> None:
+        seconds = round(time.monotonic() - begin, 3)
+        self.record.steps.append(
+            StepReport.model_validate({"name": name, "state": state, "seconds": seconds, "reason": reason})
+        )
+
+    def decide_labels(self, chosen: Chosen) -> None:
+        """Which tags and labels the commit gets, and with them the spec's hash."""
+        self.record.sha = chosen.sha
+        commit = Commit(
+            sha=chosen.sha,
+            ref_kind=chosen.kind,
+            ref_name=chosen.name,
+            is_default_branch=chosen.is_default_branch,
+            remote_tags=chosen.remote_tags,
+        )
+        self.tags = plan_tags(commit, self.spec.tags)
+        labels = oci_labels(
+            commit, source=self.spec.repository_url.display(), tags=self.tags, labels=dict(self.spec.labels)
+        )
+        assert self.record.chosen is not None
+        self.record.spec_hash = self.spec.hash(chosen.sha, self.record.chosen.builder, labels)
+        self.image_labels = {
+            "org.opencontainers.image.created": self.started.isoformat(timespec="seconds"),
+            LABEL_SPEC: self.record.spec_hash,
+            **labels,
+        }
+
+    def scrub(self, error: CaissonError) -> CaissonError:
+        """The same failure without a secret in its sentence, hint or details."""
+        return type(error)(
+            self.log.redact(error.message), hint=self.log.redact(error.hint), details=_scrub(error.details, self.log)
+        )
+
+    def report(self, failure: BaseException | None = None) -> BuildReport:
+        """The report as of now; ``failure`` is what ended the build, None after success."""
+        record = self.record
+        outcome: Outcome = "reused" if record.reused else "built"
+        if failure is not None:
+            cancelled = isinstance(failure, BuildCancelled) or not isinstance(failure, Exception)
+            outcome = "cancelled" if cancelled else "failed"
+        return BuildReport(
+            outcome=outcome,
+            build_id=self.identity.build_id,
+            flow_run_id=self.identity.flow_run_id,
+            host=self.settings.host_name,
+            engine=record.engine.version if record.engine else "",
+            repository_url=self.spec.repository_url.display(),
+            ref=self.spec.ref,
+            sha=record.sha,
+            spec_hash=record.spec_hash,
+            builder=record.chosen.builder.value if record.chosen else "",
+            builder_reason=record.chosen.reason if record.chosen else "",
+            image_id=record.image_id,
+            image=str(self.spec.image),
+            tags=record.tags,
+            size=record.size,
+            new_bytes=record.new_bytes,
+            started=self.started,
+            seconds=round(time.monotonic() - self._clock, 3),
+            steps=record.steps,
+            dockerfile_steps=[
+                DockerfileStepReport(
+                    name=self.log.redact(step.name),
+                    seconds=round(step.seconds, 3),
+                    cached=step.cached,
+                    error=self.log.redact(step.error),
+                )
+                for step in record.progress.steps
+                if step.started or step.cached
+            ],
+            limits=record.limits,
+            posture=record.posture,
+            builder_removed=record.builder_removed,
+            notes=record.notes,
+            log_tail=self.log.tail(),
+            log_file=str(self.log.path),
+            failure=_failure(failure),
+        )
+
+
+def _failure(failure: BaseException | None) -> dict[str, object] | None:
+    if failure is None:
+        return None
+    if isinstance(failure, CaissonError):
+        return failure.to_dict()
+    if isinstance(failure, Exception):
+        return CaissonError(f"Caisson failed: {type(failure).__name__}.").to_dict()
+    return BuildCancelled("The build was cancelled.").to_dict()
+
+
+def _scrub(value: object, log: BuildLog) -> dict[str, object]:
+    def walk(item: object) -> object:
+        if isinstance(item, str):
+            return log.redact(item)
+        if isinstance(item, dict):
+            return {key: walk(inner) for key, inner in item.items()}
+        if isinstance(item, list | tuple):
+            return [walk(inner) for inner in item]
+        return item
+
+    cleaned = walk(value)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def log_file(settings: Settings, run: str) -> Path:
+    """Where the whole log of a flow run (or of a build without one) is kept on this host."""
+    return settings.state_dir / "builds" / f"{run}.log"
+
+
+def report_file(settings: Settings, run: str) -> Path:
+    """Where the report of a flow run (or of a build without one) is kept on this host, as JSON."""
+    return settings.state_dir / "builds" / f"{run}.json"
+
+
+def read_socket(settings: Settings) -> Socket:
+    """The engine's socket as the builder gets it; raises ``SettingsInvalid`` when there is none."""
+    path = settings.docker_socket
+    try:
+        gid = os.stat(path).st_gid  # noqa: PTH116
+    except OSError as error:
+        raise SettingsInvalid(
+            f"docker_host: the socket {path} can't be read ({error.strerror}).",
+            hint="Start Docker, or set CAISSON_DOCKER_HOST.",
+        ) from None
+    return Socket(path=settings.engine_socket or path, gid=gid)
+
+
+def read_seccomp(settings: Settings) -> str:
+    """The seccomp profile's text, as the engine's API wants it; raises ``SettingsInvalid`` when it can't be read."""
+    if not settings.seccomp_profile:
+        return ""
+    try:
+        return Path(settings.seccomp_profile).read_text()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"seccomp_profile: {settings.seccomp_profile} can't be read ({error.strerror}).",
+            hint="Correct CAISSON_SECCOMP_PROFILE, or unset it for the engine's default profile.",
+        ) from None

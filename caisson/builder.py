@@ -1,0 +1,103 @@
+"""The builder container: started, held to its deadline, removed whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caisson.cgroups import BuilderCgroup, KernelLimits, find_cgroup, read_limits
+from caisson.engine import ContainerID, ContainerInfo, Engine
+from caisson.errors import BuildCancelled, BuildTimedOut, CaissonError, EngineLost, EngineRefused
+from caisson.plan import LABEL_BUILD, LABEL_FLOW_RUN
+
+
+@dataclass(frozen=True)
+class StartedBuilder:
+    """A builder that runs: its ID, what inspect says of it, its group and limits as the kernel tells them."""
+
+    id: ContainerID
+    inspected: Mapping[str, Any]
+    cgroup: BuilderCgroup | None
+    limits: KernelLimits | None
+
+
+def start_builder(engine: Engine, container: ContainerID) -> StartedBuilder:
+    """Start a created builder and read back what holds for it; raises ``EngineLost`` when it ended at once."""
+    engine.start_container(container)
+    found = engine.inspect_container(container)
+    if found is None or found.state != "running":
+        raise EngineLost("The builder ended as soon as it was started.", hint="Try `caisson doctor`.")
+    cgroup = find_cgroup(found.pid)
+    return StartedBuilder(container, found.raw, cgroup, read_limits(cgroup) if cgroup else None)
+
+
+class BuildTimeout:
+    """Removes the builder when the time is up, which ends whatever step runs in it; a context manager.
+
+    It is a thread of the flow's process. The builder's own main process ends a little later, should that be dead.
+    """
+
+    def __init__(self, engine: Engine, container: ContainerID, seconds: float) -> None:
+        self._engine, self._container, self._seconds = engine, container, seconds
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+        self.expired = False
+
+    def __enter__(self) -> BuildTimeout:
+        self._timer.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        try:
+            self._engine.remove_container(self._container)
+        except CaissonError:
+            # The flow's own clean-up tries again, and reports.
+            return
+
+    def explain(self, error: CaissonError) -> CaissonError:
+        """What a failed step means: a step that lost its builder was timed out, or the builder removed by others."""
+        if self.expired:
+            return BuildTimedOut(
+                f"The build took longer than its timeout of {_minutes(self._seconds)}.",
+                hint="Raise limits.timeout_minutes, or make the build faster.",
+                details={"timeout_seconds": self._seconds},
+            )
+        if isinstance(error, EngineLost) and error.details.get("builder_gone"):
+            return BuildCancelled("The builder was removed from outside while the build ran.")
+        return error
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+def find_builders(engine: Engine, *, build_id: str = "", flow_run_id: str = "") -> list[ContainerInfo]:
+    """Builders on this engine, in any state; all of them, or those of one build or flow run."""
+    labels: dict[str, str | None] = {LABEL_BUILD: build_id or None}
+    if flow_run_id:
+        labels[LABEL_FLOW_RUN] = flow_run_id
+    return engine.list_containers(labels)
+
+
+def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:
+    """Remove them all, wait until they are gone, and return their names; goes on past one that fails.
+
+    Raises ``EngineRefused`` at the end when one could not be removed.
+    """
+    removed: list[str] = []
+    failures: list[CaissonError] = []
+    for builder in builders:
+        try:
+            engine.remove_container(builder.id)
+            removed.append(builder.name)
+        except EngineRefused as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return removed

@@ -1,0 +1,301 @@
+"""The Docker engine, behind ``caisson.engine.Engine``. The only module that imports ``docker``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+from docker import APIClient
+from docker import auth as docker_auth
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from caisson.engine import (
+    ContainerID,
+    ContainerInfo,
+    EngineInfo,
+    ImageID,
+    ImageInfo,
+    Layer,
+    OnOutput,
+    PushProgress,
+    RegistryAuth,
+)
+from caisson.errors import BuilderImageMissing, EngineLost, EngineRefused, EngineUnreachable
+from caisson.push import classify_push_error, parse_push_line
+from caisson.reference import parse_reference
+
+_POLL_SECONDS = 0.02
+_DEFAULT_TIMEOUT_SECONDS = 60
+
+
+class DockerEngine:
+    """One engine at ``docker_host`` (``unix:///…``); connects at once.
+
+    Raises ``EngineUnreachable`` when nothing answers there.
+    """
+
+    def __init__(self, docker_host: str, *, timeout: float = _DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._host = docker_host
+        with self._errors():
+            self._api = APIClient(base_url=docker_host, version="auto", timeout=int(timeout))
+
+    def __enter__(self) -> DockerEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._api.close()
+
+    @contextmanager
+    def _errors(self, doing: str = "") -> Iterator[None]:
+        try:
+            yield
+        except APIError as error:
+            raise EngineRefused(
+                f"The Docker engine refused{f' to {doing}' if doing else ''}: {_explanation(error)}."
+            ) from None
+        except requests.exceptions.Timeout:
+            raise EngineUnreachable(
+                f"The Docker engine at {self._host} did not answer in time ({doing or 'connecting'}).",
+                hint="See whether the host is overloaded; `caisson doctor` tells more.",
+            ) from None
+        except (requests.exceptions.RequestException, DockerException, OSError):
+            raise EngineUnreachable(
+                f"The Docker engine at {self._host} does not answer.",
+                hint="Start it, or set CAISSON_DOCKER_HOST to its socket.",
+            ) from None
+
+    def info(self) -> EngineInfo:
+        with self._errors("describe itself"):
+            info, version = self._api.info(), self._api.version()
+        driver_status = {str(row[0]): str(row[1]) for row in info.get("DriverStatus") or [] if len(row) > 1}
+        return EngineInfo(
+            version=str(version["Version"]),
+            api_version=str(version["ApiVersion"]),
+            storage_driver=str(info["Driver"]),
+            cgroup_driver=str(info.get("CgroupDriver", "")),
+            cgroup_version=int(info.get("CgroupVersion") or 1),
+            data_root=str(info["DockerRootDir"]),
+            security_options=tuple(info.get("SecurityOptions") or ()),
+            cpus=int(info.get("NCPU", 0)),
+            memory=int(info.get("MemTotal", 0)),
+            containerd_store="containerd.snapshotter" in driver_status.get("driver-type", ""),
+            live_restore=bool(info.get("LiveRestoreEnabled")),
+            swap_limit=bool(info.get("SwapLimit")),
+        )
+
+    def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
+        with self._errors(f"create the container {name}"):
+            try:
+                answer = self._api.create_container_from_config(dict(body), name)
+            except ImageNotFound:
+                raise BuilderImageMissing(
+                    f"The builder image {body.get('Image')!r} is not on this engine.",
+                    hint="Make it with `caisson builder-image`.",
+                ) from None
+        return ContainerID(str(answer["Id"]))
+
+    def start_container(self, container: ContainerID) -> None:
+        with self._errors("start the builder"):
+            self._api.start(container)
+
+    def inspect_container(self, container: ContainerID | str) -> ContainerInfo | None:
+        with self._errors("inspect a container"):
+            try:
+                raw = self._api.inspect_container(container)
+            except NotFound:
+                return None
+        return ContainerInfo(
+            id=ContainerID(raw["Id"]),
+            name=raw["Name"].lstrip("/"),
+            state=raw["State"]["Status"],
+            labels=raw["Config"].get("Labels") or {},
+            pid=int(raw["State"].get("Pid") or 0),
+            raw=raw,
+        )
+
+    def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
+        wanted = [key if value is None else f"{key}={value}" for key, value in labels.items()]
+        with self._errors("list containers"):
+            rows = self._api.containers(all=True, filters={"label": wanted})
+        return [
+            ContainerInfo(
+                id=ContainerID(row["Id"]),
+                name=(row.get("Names") or ["/"])[0].lstrip("/"),
+                state=row["State"],
+                labels=row.get("Labels") or {},
+                raw=row,
+            )
+            for row in rows
+        ]
+
+    def exec(
+        self,
+        container: ContainerID,
+        argv: Sequence[str],
+        *,
+        on_output: OnOutput,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+    ) -> int:
+        try:
+            with self._errors("run a step in the builder"):
+                try:
+                    exec_id = self._api.exec_create(
+                        container, list(argv), environment=dict(env or {}), workdir=workdir or None
+                    )["Id"]
+                except APIError as error:
+                    # 404: no such container; 409: it is not running.
+                    if error.status_code in (404, 409):
+                        raise _builder_gone() from None
+                    raise
+                for stdout, stderr in self._api.exec_start(exec_id, stream=True, demux=True):
+                    if stdout:
+                        on_output("stdout", stdout)
+                    if stderr:
+                        on_output("stderr", stderr)
+                state = self._await_exit(exec_id)
+        except EngineUnreachable as error:
+            raise EngineLost(
+                "The Docker engine went away while the build ran.",
+                hint="Start the build again when the engine is back.",
+                details={"cause": error.message},
+            ) from None
+        if state is None:
+            raise _builder_gone()
+        return state
+
+    def _await_exit(self, exec_id: str) -> int | None:
+        """The exit code; None when the container went away with the step."""
+        # The stream ends a moment before the engine records the exit.
+        for _ in range(500):
+            try:
+                answer = self._api.exec_inspect(exec_id)
+            except NotFound:
+                return None
+            if not answer["Running"] and answer["ExitCode"] is not None:
+                return int(answer["ExitCode"])
+            time.sleep(_POLL_SECONDS / 4)
+        return None
+
+    def remove_container(self, container: ContainerID, *, timeout: float = 30) -> bool:
+        deadline = time.monotonic() + timeout
+        was_there = False
+        while True:
+            with self._errors("remove a container"):
+                try:
+                    self._api.remove_container(container, force=True, v=True)
+                except NotFound:
+                    return was_there
+                except APIError as error:
+                    # Already being removed, by auto-remove or by another caller: wait for it below.
+                    if error.status_code not in (409, 500):
+                        raise
+                    reason = _explanation(error)
+                else:
+                    reason = "it is still listed"
+            was_there = True
+            if time.monotonic() > deadline:
+                raise EngineRefused(
+                    f"The container {container[:12]} is still there after {timeout:.0f} s: {reason}.",
+                    hint=f"Remove it with `docker rm -f {container[:12]}`.",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def inspect_image(self, image: str) -> ImageInfo | None:
+        with self._errors("inspect an image"):
+            try:
+                raw = self._api.inspect_image(image)
+            except NotFound:
+                return None
+        config = raw.get("Config") or {}
+        return ImageInfo(
+            id=ImageID(raw["Id"]),
+            tags=tuple(raw.get("RepoTags") or ()),
+            digests=tuple(raw.get("RepoDigests") or ()),
+            labels=config.get("Labels") or {},
+            size=int(raw.get("Size", 0)),
+            layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
+            created=str(raw.get("Created", "")),
+            user=str(config.get("User", "")),
+        )
+
+    def list_images(self, labels: Mapping[str, str] | None = None) -> list[ImageInfo]:
+        filters = {"label": [f"{key}={value}" for key, value in (labels or {}).items()]}
+        with self._errors("list images"):
+            rows = self._api.images(filters=filters if labels else None)
+        return [
+            ImageInfo(
+                id=ImageID(row["Id"]),
+                tags=tuple(tag for tag in row.get("RepoTags") or () if tag != "<none>:<none>"),
+                digests=tuple(row.get("RepoDigests") or ()),
+                labels=row.get("Labels") or {},
+                size=int(row.get("Size", 0)),
+                layers=(),
+                created=str(row.get("Created", "")),
+            )
+            for row in rows
+        ]
+
+    def history(self, image: str) -> list[Layer]:
+        with self._errors("read an image's history"):
+            rows = self._api.history(image)
+        return [Layer(int(row["Size"]), float(row["Created"])) for row in reversed(rows)]
+
+    def tag_image(self, image: ImageID, reference: str) -> None:
+        parsed = parse_reference(reference)
+        with self._errors(f"tag {reference}"):
+            self._api.tag(image, str(parsed.repository), str(parsed.tag))
+
+    def untag_image(self, reference: str) -> bool:
+        with self._errors(f"untag {reference}"):
+            try:
+                self._api.remove_image(reference, force=False, noprune=False)
+            except NotFound:
+                return False
+        return True
+
+    def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
+        parsed = parse_reference(reference)
+        digest = ""
+        try:
+            lines = self._api.push(
+                str(parsed.repository),
+                str(parsed.tag),
+                stream=True,
+                decode=True,
+                auth_config=self._auth_config(parsed.repository.registry, auth),
+            )
+            for line in lines:
+                event = parse_push_line(line)
+                if isinstance(event, PushProgress):
+                    yield event
+                elif isinstance(event, Exception):
+                    raise event
+                elif event:
+                    digest = str(event)
+        except APIError as error:
+            raise classify_push_error(_explanation(error)) from None
+        except (requests.exceptions.RequestException, DockerException, OSError):
+            raise EngineLost("The Docker engine went away during the push.", hint="Start the build again.") from None
+        return digest
+
+    def _auth_config(self, registry: str, auth: RegistryAuth | None) -> dict[str, str]:
+        if auth is not None:
+            return {"username": auth.username, "password": auth.password, "serveraddress": auth.registry or registry}
+        # Engine 20.10 answers 400 to a push without the header, so "none" is said as an empty object.
+        return docker_auth.load_config().resolve_authconfig(registry) or {}
+
+
+def _builder_gone() -> EngineLost:
+    return EngineLost("The builder was removed while a step ran in it.", details={"builder_gone": True})
+
+
+def _explanation(error: APIError) -> str:
+    text = error.explanation if isinstance(error.explanation, str) else str(error)
+    return text.strip().rstrip(".")[:500]

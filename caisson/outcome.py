@@ -1,0 +1,159 @@
+"""What a build's end means: which failure it was, and how far its limits held. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from caisson.cgroups import CgroupEvidence, KernelLimits
+from caisson.errors import (
+    BuildFailed,
+    BuildStepFailed,
+    CaissonError,
+    DockerfileInvalid,
+    OutOfMemory,
+    PidsExhausted,
+    WorkspaceFull,
+)
+from caisson.plan import ChosenBuilder
+from caisson.progress import BuildProgress, DockerfileStep
+from caisson.report import LimitsReport
+from caisson.sizes import format_size
+from caisson.spec import Limits
+
+_LAST_LINES = 15
+
+# Where these come from: BuildKit's frontend/dockerfile/parser and instructions packages, and builder/dockerfile of
+# the classic builder; both say "dockerfile parse error" or name the instruction.
+_DOCKERFILE_ERRORS = re.compile(
+    r"dockerfile parse error|unknown instruction|failed to parse dockerfile|failed to process .*: unexpected"
+    r"|failed to create LLB definition|file with no instructions|no build stage in current context"
+    r"|the Dockerfile \(.*\) cannot be empty|failed to read dockerfile|target stage .* could not be found"
+    r"|failed to reach build target|invalid reference format|Cannot locate specified Dockerfile"
+    r"|requires (?:at least|exactly) \w+ argument",
+    re.IGNORECASE,
+)
+_NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
+_IMAGE_MISSING = re.compile(
+    r"pull access denied|failed to resolve source metadata|manifest unknown|failed to do request|"
+    r"error getting credentials|unable to find image|Get \"https?://",
+    re.IGNORECASE,
+)
+
+
+def classify_build_failure(
+    *, exit_code: int, progress: BuildProgress, evidence: CgroupEvidence, limits: Limits, tail: list[str]
+) -> CaissonError:
+    """Which failure a build that ended with ``exit_code`` met; ``tail`` are its last log lines.
+
+    Out of memory and out of processes are what the kernel counted, never a guess from an exit code.
+    """
+    step = progress.failed_step
+    details = _details(step, exit_code, tail)
+    where = f" in step {step.name}" if step else ""
+    if evidence.oom_kills:
+        return OutOfMemory(
+            f"The build ran out of memory{where}: the kernel killed a process at the limit of "
+            f"{format_size(limits.memory)}.",
+            hint="Raise limits.memory, or let the step use less (fewer parallel jobs).",
+            details={**details, "oom_kills": evidence.oom_kills, "memory": limits.memory},
+        )
+    if evidence.pids_refused:
+        return PidsExhausted(
+            f"The build ran out of processes{where}: the kernel refused one at the limit of {limits.pids}.",
+            hint="Raise limits.pids, or let the step start fewer processes.",
+            details={**details, "pids_refused": evidence.pids_refused, "pids": limits.pids},
+        )
+    text = "\n".join([progress.error, *(item.error for item in progress.steps if item.error), *tail[-5:]])
+    if step is not None and step.exit_code is not None:
+        return BuildStepFailed(
+            f"The Dockerfile step {step.name} ended with exit code {step.exit_code}.",
+            hint="The last lines of its log say why.",
+            details=details,
+        )
+    if _NO_SPACE.search(text):
+        return WorkspaceFull(
+            f"There is no space left{where}: {_last(text)}.",
+            hint="Raise limits.workspace if the repository is large; else see the disk that Docker is on.",
+            details=details,
+        )
+    if _DOCKERFILE_ERRORS.search(text):
+        return DockerfileInvalid(f"The Dockerfile is invalid: {_reason(progress, tail)}.", details=details)
+    if _IMAGE_MISSING.search(text):
+        return BuildFailed(
+            f"A base image can't be had: {_reason(progress, tail)}.",
+            hint="Check its name, and that the host reaches the registry or has the image.",
+            details=details,
+        )
+    return BuildFailed(f"The build failed{where}: {_reason(progress, tail)}.", details=details)
+
+
+def _details(step: DockerfileStep | None, exit_code: int, tail: list[str]) -> dict[str, object]:
+    code = step.exit_code if step and step.exit_code is not None else exit_code
+    return {"step": step.name if step else "", "exit_code": code, "last_lines": tail[-_LAST_LINES:]}
+
+
+def _reason(progress: BuildProgress, tail: list[str]) -> str:
+    step = progress.failed_step
+    text = progress.error or (step.error if step else "") or (tail[-1] if tail else "it gave no reason")
+    return _last(text)
+
+
+def _last(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip().rstrip(".")[:500] if lines else "it gave no reason"
+
+
+def judge_limits(
+    *,
+    planned: Limits,
+    kernel: KernelLimits | None,
+    chosen: ChosenBuilder,
+    progress: BuildProgress,
+    evidence: CgroupEvidence,
+) -> LimitsReport:
+    """How far the limits held, from what the kernel said: never assumed, never taken from Docker's own answer."""
+    read = {
+        "memory": kernel.memory if kernel else None,
+        "memory_and_swap": kernel.memory_and_swap if kernel else None,
+        "pids": kernel.pids if kernel else None,
+        "cpus": kernel.cpus if kernel else None,
+        "step_groups": len(evidence.nested),
+        "workspace": planned.workspace,
+        "timeout_seconds": planned.timeout_seconds,
+    }
+    if kernel is None:
+        return LimitsReport(status="unverified", reason="the builder's control group can't be read here", **read)
+    wrong = _deviations(planned, kernel)
+    if wrong:
+        return LimitsReport(status="unverified", reason=f"the kernel has other limits: {'; '.join(wrong)}", **read)
+    if not progress.ran_steps:
+        return LimitsReport(status="no steps", reason="no RUN step ran, so there was none to hold", **read)
+    if evidence.nested:
+        return LimitsReport(
+            status="verified",
+            reason=f"the kernel ran the RUN steps below the builder's own group ({len(evidence.nested)} seen)",
+            **read,
+        )
+    if not chosen.holds_steps:
+        return LimitsReport(
+            status="builder only",
+            reason=f"the {chosen.builder.value} builder of this engine can't hold its RUN steps to the limits",
+            **read,
+        )
+    return LimitsReport(
+        status="builder only", reason="RUN steps ran, but none was seen below the builder's group", **read
+    )
+
+
+def _deviations(planned: Limits, kernel: KernelLimits) -> list[str]:
+    wrong: list[str] = []
+    if kernel.memory is None or kernel.memory > planned.memory:
+        wrong.append(f"memory {kernel.memory} instead of {planned.memory}")
+    # Without swap accounting in the kernel there is no file to read; without swap there is nothing to hold.
+    if kernel.memory_and_swap is not None and kernel.memory_and_swap > planned.memory:
+        wrong.append(f"memory and swap {kernel.memory_and_swap} instead of {planned.memory}")
+    if kernel.pids is None or kernel.pids > planned.pids:
+        wrong.append(f"pids {kernel.pids} instead of {planned.pids}")
+    if kernel.cpus is None or kernel.cpus > planned.cpus + 0.01:
+        wrong.append(f"cpus {kernel.cpus} instead of {planned.cpus:g}")
+    return wrong

@@ -1,0 +1,198 @@
+"""``BuildSpec`` → what will be done: the builder's container body, the build's command line, labels. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from caisson.engine import EngineInfo
+from caisson.errors import LimitsNotEnforceable, RequestInvalid
+from caisson.request import Builder
+from caisson.settings import Settings
+from caisson.spec import BuildSpec
+
+WORKSPACE = "/app"
+SOCKET_IN_BUILDER = "/var/run/docker.sock"
+
+LABEL_BUILD = "caisson.build"
+LABEL_FLOW_RUN = "caisson.flow-run"
+LABEL_REQUEST = "caisson.request"
+LABEL_DEADLINE = "caisson.deadline"
+LABEL_HOST = "caisson.host"
+LABEL_SPEC = "caisson.spec"
+
+# BuildKit knows the Dockerfile attribute cgroup-parent from engine 23.0 on (API 1.42); 20.10 ignores it silently.
+_API_WITH_BUILDKIT_CGROUP_PARENT = (1, 42)
+# Docker's own CLI speaks to no older engine since version 23.
+_TMP_SIZE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Socket:
+    """The engine's socket: its path as the engine's host sees it, and the group that may use it."""
+
+    path: str
+    gid: int
+
+
+@dataclass(frozen=True)
+class BuildIdentity:
+    """Whose builder it is: labels and names come from here."""
+
+    build_id: str
+    flow_run_id: str
+    request_hash: str
+    host: str
+    deadline: datetime
+
+    @property
+    def container_name(self) -> str:
+        return f"caisson-build-{self.build_id}"
+
+    @property
+    def reference(self) -> str:
+        """The name of the image while it is built; the final tags are set by Caisson, never by the build."""
+        return f"caisson.local/build:{self.build_id}"
+
+    def labels(self) -> dict[str, str]:
+        return {
+            LABEL_BUILD: self.build_id,
+            LABEL_FLOW_RUN: self.flow_run_id,
+            LABEL_REQUEST: self.request_hash,
+            LABEL_HOST: self.host,
+            LABEL_DEADLINE: self.deadline.isoformat(timespec="seconds"),
+        }
+
+
+@dataclass(frozen=True)
+class ChosenBuilder:
+    """Which builder builds, why, and whether its RUN steps can be held to the builder container's limits."""
+
+    builder: Builder
+    reason: str
+    holds_steps: bool
+
+
+def choose_builder(asked: Builder, *, engine: EngineInfo, needs_buildkit: bool, require_limits: bool) -> ChosenBuilder:
+    """BuildKit where the engine can hold its steps to the limits, else the classic builder.
+
+    Raises ``LimitsNotEnforceable`` when ``require_limits`` leaves no builder, ``RequestInvalid`` when the classic
+    builder was asked for what only BuildKit has.
+    """
+    buildkit_holds = engine.api >= _API_WITH_BUILDKIT_CGROUP_PARENT
+    classic_holds = engine.cgroup_driver == "cgroupfs"
+    if asked is Builder.CLASSIC and needs_buildkit:
+        raise RequestInvalid.from_fields([("builder", "the classic builder has no secrets; choose auto or buildkit")])
+    if asked is Builder.AUTO:
+        if buildkit_holds:
+            chosen = ChosenBuilder(Builder.BUILDKIT, "the engine's BuildKit can hold its steps to the limits", True)
+        elif needs_buildkit:
+            chosen = ChosenBuilder(Builder.BUILDKIT, "the request has secrets, which only BuildKit can mount", False)
+        else:
+            chosen = ChosenBuilder(
+                Builder.CLASSIC,
+                f"BuildKit in engine {engine.version} can't hold its steps to the limits; the classic builder can",
+                classic_holds,
+            )
+    elif asked is Builder.BUILDKIT:
+        chosen = ChosenBuilder(Builder.BUILDKIT, "asked for", buildkit_holds)
+    else:
+        chosen = ChosenBuilder(Builder.CLASSIC, "asked for", classic_holds)
+    if require_limits and not chosen.holds_steps:
+        raise LimitsNotEnforceable(
+            f"Engine {engine.version} can't hold the RUN steps of the {chosen.builder.value} builder to the limits.",
+            hint="Upgrade the engine to 23.0 or later, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",
+        )
+    return chosen
+
+
+def container_body(
+    spec: BuildSpec, identity: BuildIdentity, socket: Socket, settings: Settings, *, seccomp: str = ""
+) -> dict[str, Any]:
+    """The Docker API body of the builder (``POST /containers/create``): least privilege, one mount.
+
+    The main process sleeps until the deadline; then the container ends and the engine removes it, though whatever
+    started it is dead. ``seccomp`` is the profile itself (JSON), not its path.
+    """
+    limits = spec.limits
+    owner = f"uid={settings.builder_uid},gid={settings.builder_uid}"
+    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={_TMP_SIZE},mode=1777"}  # noqa: S108
+    if settings.workspace == "tmpfs":
+        tmpfs[WORKSPACE] = f"rw,exec,nosuid,nodev,size={limits.workspace},mode=0755,{owner}"
+    security = ["no-new-privileges:true"]
+    if seccomp:
+        security.append(f"seccomp={seccomp}")
+    if settings.apparmor_profile:
+        security.append(f"apparmor={settings.apparmor_profile}")
+    if settings.selinux_label:
+        security.append(f"label={settings.selinux_label}")
+    seconds = limits.timeout_seconds + settings.deadline_grace_seconds
+    return {
+        "Image": settings.builder_image,
+        "Cmd": ["sleep", f"{seconds:.0f}"],
+        "User": f"{settings.builder_uid}:{settings.builder_uid}",
+        "WorkingDir": WORKSPACE,
+        "Env": ["HOME=/tmp", "DOCKER_CONFIG=/tmp/.docker", "DOCKER_CLI_HINTS=false", "LC_ALL=C.UTF-8"],
+        "Labels": identity.labels(),
+        "StopSignal": "SIGKILL",
+        "HostConfig": {
+            "Binds": [f"{socket.path}:{SOCKET_IN_BUILDER}:ro"],
+            "Tmpfs": tmpfs,
+            "ReadonlyRootfs": settings.workspace == "tmpfs",
+            "AutoRemove": True,
+            "RestartPolicy": {"Name": "no"},
+            "NetworkMode": settings.builder_network or "default",
+            "GroupAdd": [str(socket.gid)],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": security,
+            "Memory": limits.memory,
+            "MemorySwap": limits.memory,
+            "NanoCpus": int(limits.cpus * 1_000_000_000),
+            "PidsLimit": limits.pids,
+            "IpcMode": "private",
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+        },
+    }
+
+
+def build_command(
+    spec: BuildSpec,
+    *,
+    builder: Builder,
+    reference: str,
+    cgroup_parent: str,
+    labels: Mapping[str, str],
+    secret_env: Mapping[str, str],
+) -> tuple[list[str], dict[str, str]]:
+    """The program that builds, and its environment, to be run in the builder without a shell.
+
+    ``cgroup_parent`` is the builder's own group, empty where steps can't be held; ``secret_env`` maps a secret's
+    name to the variable in the build's environment that holds its value, so that no value is an argument.
+    """
+    directory = f"{WORKSPACE}/{spec.context}" if spec.context else WORKSPACE
+    if builder is Builder.BUILDKIT:
+        argv = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
+        env = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        argv += [f"--secret=id={name},env={variable}" for name, variable in secret_env.items()]
+    else:
+        argv = ["docker", "build", "--force-rm"]
+        env = {"DOCKER_BUILDKIT": "0"}
+        # Where a nested group can't be had, each step is at least held by limits of its own.
+        argv += [
+            f"--memory={spec.limits.memory}",
+            f"--memory-swap={spec.limits.memory}",
+            "--cpu-period=100000",
+            f"--cpu-quota={int(spec.limits.cpus * 100_000)}",
+        ]
+    if cgroup_parent:
+        argv.append(f"--cgroup-parent={cgroup_parent}")
+    if spec.no_cache:
+        argv.append("--no-cache")
+    if spec.target:
+        argv.append(f"--target={spec.target}")
+    argv += [f"--build-arg={key}={value}" for key, value in spec.build_args]
+    argv += [f"--label={key}={value}" for key, value in labels.items()]
+    argv += [f"--tag={reference}", f"--file={directory}/{spec.dockerfile or 'Dockerfile'}", directory]
+    return argv, env

@@ -1,0 +1,229 @@
+"""What a build says of itself, parsed: BuildKit's ``--progress=rawjson`` and the classic builder's text.
+
+Sans-I/O: feed chunks of bytes, get events; chunks may end anywhere. The parsers never raise on a build's output: what
+they can't read passes as a plain line.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+_EXIT_CODE = re.compile(r"(?:exit code: |returned a non-zero code: )(\d+)")
+_CLASSIC_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)", re.DOTALL)
+_INTERNAL = "[internal]"
+_CLIPPED = "[output clipped, log limit"
+
+
+@dataclass
+class DockerfileStep:
+    """One step of the build as the builder names it, such as ``[2/3] RUN make``; ``seconds`` of wall time."""
+
+    name: str
+    started: bool = False
+    cached: bool = False
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the step runs a program, and so needs to be held to the limits."""
+        return re.sub(r"^\[[^\]]*\]\s*", "", self.name).upper().startswith("RUN")
+
+    @property
+    def exit_code(self) -> int | None:
+        match = _EXIT_CODE.search(self.error)
+        return int(match[1]) if match else None
+
+
+@dataclass
+class BuildProgress:
+    """All that is known of a build until now."""
+
+    steps: list[DockerfileStep] = field(default_factory=list)
+    error: str = ""
+    clipped: bool = False
+
+    @property
+    def failed_step(self) -> DockerfileStep | None:
+        return next((step for step in self.steps if step.error), None)
+
+    @property
+    def ran_steps(self) -> list[DockerfileStep]:
+        """RUN steps that really ran: not cached, not skipped."""
+        return [step for step in self.steps if step.is_run and step.started and not step.cached]
+
+
+class ProgressParser(Protocol):
+    """Turns a build's output into log lines, and keeps ``progress`` up to date."""
+
+    progress: BuildProgress
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """The log lines that the chunk completes."""
+        ...
+
+    def close(self) -> Iterator[str]:
+        """The lines left when the output has ended."""
+        ...
+
+
+class _Lines:
+    """Splits a stream of bytes into lines; a line may come in any number of chunks, UTF-8 cut anywhere."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._parts: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[str]:
+        *whole, rest = self._decode(chunk).split("\n")
+        if whole:
+            whole[0] = "".join((*self._parts, whole[0]))
+            self._parts = []
+        if rest:
+            self._parts.append(rest)
+        return [line.rstrip("\r") for line in whole]
+
+    def close(self) -> list[str]:
+        rest = "".join(self._parts) + self._decode(b"", final=True)
+        self._parts = []
+        return [rest] if rest else []
+
+
+class BuildKitProgress:
+    """``docker buildx build --progress=rawjson``: BuildKit's ``SolveStatus`` objects, pretty-printed or one a line."""
+
+    def __init__(self) -> None:
+        self.progress = BuildProgress()
+        self._lines = _Lines()
+        self._object: list[str] | None = None
+        self._steps: dict[str, DockerfileStep] = {}
+        self._started: dict[str, str] = {}
+        self._logs: dict[str, _Lines] = {}
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        for line in self._lines.feed(chunk):
+            yield from self._line(line)
+
+    def close(self) -> Iterator[str]:
+        for line in self._lines.close():
+            yield from self._line(line)
+        if self._object:
+            yield from self._object
+            self._object = None
+        for vertex, log in self._logs.items():
+            for line in log.close():
+                yield self._log_line(vertex, line)
+
+    def _line(self, line: str) -> Iterator[str]:
+        if self._object is not None:
+            self._object.append(line)
+            if line == "}":
+                text, self._object = "\n".join(self._object), None
+                yield from self._status(text)
+        elif line == "{":
+            self._object = [line]
+        elif line.startswith('{"'):
+            yield from self._status(line)
+        elif line.strip():
+            if line.startswith("ERROR: "):
+                self.progress.error = line.removeprefix("ERROR: ").removeprefix("failed to solve: ")
+            yield line
+
+    def _status(self, text: str) -> Iterator[str]:
+        try:
+            status = json.loads(text)
+            for vertex in status.get("vertexes") or ():
+                yield from self._vertex(vertex)
+            for log in status.get("logs") or ():
+                yield from self._log(str(log["vertex"]), base64.b64decode(log.get("data") or ""))
+            for warning in status.get("warnings") or ():
+                short = base64.b64decode(warning.get("short") or "").decode(errors="replace")
+                if short:
+                    yield f"WARNING: {short}"
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+            yield from text.split("\n")
+
+    def _vertex(self, vertex: dict[str, Any]) -> Iterator[str]:
+        digest, name = str(vertex["digest"]), str(vertex["name"])
+        step = self._steps.get(digest)
+        if step is None:
+            step = self._steps[digest] = DockerfileStep(name)
+            if not name.startswith(_INTERNAL):
+                self.progress.steps.append(step)
+        if vertex.get("started") and not step.started:
+            step.started = True
+            self._started[digest] = vertex["started"]
+            if not vertex.get("cached") and not name.startswith(_INTERNAL):
+                yield name
+        if vertex.get("cached") and not step.cached:
+            step.cached = True
+            yield f"{name} (cached)"
+        if vertex.get("completed"):
+            for line in self._logs[digest].close() if digest in self._logs else ():
+                yield self._log_line(digest, line)
+            step.seconds = _seconds(self._started.get(digest, ""), vertex["completed"])
+            step.error = str(vertex.get("error") or "")
+
+    def _log(self, vertex: str, data: bytes) -> Iterator[str]:
+        for line in self._logs.setdefault(vertex, _Lines()).feed(data):
+            yield self._log_line(vertex, line)
+
+    def _log_line(self, vertex: str, line: str) -> str:
+        if _CLIPPED in line:
+            self.progress.clipped = True
+        step = self._steps.get(vertex)
+        prefix = re.match(r"\[[^\]]*\]", step.name) if step else None
+        return f"{prefix[0]} {line}" if prefix else line
+
+
+class ClassicProgress:
+    """``docker build`` of the classic builder: ``Step 2/3 : RUN make`` and what its steps print."""
+
+    def __init__(self) -> None:
+        self.progress = BuildProgress()
+        self._lines = _Lines()
+        self._last = ""
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        for line in self._lines.feed(chunk):
+            yield from self._line(line)
+
+    def close(self) -> Iterator[str]:
+        for line in self._lines.close():
+            yield from self._line(line)
+
+    def _line(self, line: str) -> Iterator[str]:
+        # The classic builder colours what a step prints to stderr.
+        line = line.replace("\x1b[91m", "").replace("\x1b[0m", "")
+        match = _CLASSIC_STEP.match(line)
+        if match:
+            self.progress.steps.append(DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True))
+            yield self.progress.steps[-1].name
+            return
+        if line == " ---> Using cache" and self.progress.steps:
+            self.progress.steps[-1].cached = True
+        if "returned a non-zero code: " in line and line.startswith("The command '"):
+            self.progress.error = line
+            if self.progress.steps:
+                self.progress.steps[-1].error = line
+        elif line.strip():
+            self._last = line
+        if line.strip():
+            yield line
+
+
+def _seconds(started: str, completed: str) -> float:
+    try:
+        # RFC 3339 with nanoseconds, of which Python reads six digits.
+        begin, end = (datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text)) for text in (started, completed))
+    except ValueError:
+        return 0.0
+    return max(0.0, (end - begin).total_seconds())

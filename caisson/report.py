@@ -1,0 +1,120 @@
+"""Reports as values: what a build did, for people and machines. Rendered in ``caisson.report_markdown``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+Outcome = Literal["built", "reused", "failed", "cancelled"]
+
+
+class StepReport(BaseModel):
+    """One step of the chain (``clone``, ``build``, …) and how long it took."""
+
+    model_config = _FROZEN
+
+    name: str
+    state: Literal["completed", "failed", "skipped"]
+    seconds: float
+    reason: str = ""
+
+
+class DockerfileStepReport(BaseModel):
+    """One step of the Dockerfile."""
+
+    model_config = _FROZEN
+
+    name: str
+    seconds: float
+    cached: bool
+    error: str = ""
+
+
+class TagReport(BaseModel):
+    """One tag: why it was set, what it pointed to before, the digest that the registry recorded."""
+
+    model_config = _FROZEN
+
+    reference: str
+    rule: str
+    reason: str
+    previous: str = ""
+    digest: str = ""
+
+
+class LimitsReport(BaseModel):
+    """The limits as the kernel told them; ``status`` says how far they hold.
+
+    verified: read back, and the RUN steps' groups were seen below the builder's. builder only: the builder is held,
+    its RUN steps are not. no steps: nothing ran that could have been held. unverified: the kernel's files could not be
+    read.
+    """
+
+    model_config = _FROZEN
+
+    status: Literal["verified", "builder only", "no steps", "unverified"]
+    reason: str
+    memory: int | None = None
+    memory_and_swap: int | None = None
+    pids: int | None = None
+    cpus: float | None = None
+    step_groups: int = 0
+    workspace: int = 0
+    timeout_seconds: float = 0
+
+
+class PostureReport(BaseModel):
+    """One item of the builder's security posture."""
+
+    model_config = _FROZEN
+
+    title: str
+    status: Literal["pass", "fail", "not applicable"]
+    reason: str
+    source: str = ""
+
+
+class BuildReport(BaseModel):
+    """All that a build did, successful or not. Never holds a secret."""
+
+    model_config = _FROZEN
+
+    outcome: Outcome
+    build_id: str
+    flow_run_id: str = ""
+    host: str
+    engine: str = ""
+    repository_url: str
+    ref: str = ""
+    sha: str = ""
+    spec_hash: str = ""
+    builder: str = ""
+    builder_reason: str = ""
+    image_id: str = ""
+    image: str
+    tags: list[TagReport] = []
+    size: int = 0
+    new_bytes: int = 0
+    started: datetime
+    seconds: float = 0
+    steps: list[StepReport] = []
+    dockerfile_steps: list[DockerfileStepReport] = []
+    limits: LimitsReport | None = None
+    posture: list[PostureReport] = []
+    builder_removed: bool | None = None
+    notes: list[str] = []
+    log_tail: list[str] = []
+    log_file: str = ""
+    failure: dict[str, Any] | None = None
+
+    @property
+    def cache_hits(self) -> int:
+        return sum(step.cached for step in self.dockerfile_steps)
+
+    @property
+    def cache_misses(self) -> int:
+        return len(self.dockerfile_steps) - self.cache_hits

@@ -1,0 +1,270 @@
+"""``BuildRequest`` → ``BuildSpec``: every field checked, defaults and ceilings applied. Pure.
+
+A spec is what the rest may trust: no option-like ref, no path that climbs, no limit above the ceiling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from caisson.errors import CaissonError, RequestInvalid
+from caisson.git import RepositoryURL, check_ref, parse_repository_url
+from caisson.reference import Repository, parse_repository
+from caisson.request import Builder, BuildRequest, TagRules
+from caisson.settings import Settings
+from caisson.sizes import format_size, parse_size
+
+_T = TypeVar("_T")
+
+SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_LABEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,126}[a-z0-9])?")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_VALUE = 32_768
+_MAX_ENTRIES = 128
+
+# A Dockerfile needs about this much memory to do anything at all; Docker's own least is 6 MiB.
+_LEAST_MEMORY = 32 << 20
+_LEAST_WORKSPACE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a build may use: cores, bytes, processes, bytes of workspace, seconds."""
+
+    cpus: float
+    memory: int
+    pids: int
+    workspace: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """A validated request."""
+
+    repository_url: RepositoryURL
+    ref: str
+    image: Repository
+    tags: TagRules
+    push: bool
+    context: str
+    dockerfile: str
+    target: str
+    build_args: tuple[tuple[str, str], ...]
+    secrets: tuple[str, ...]
+    git_credentials: str
+    submodules: bool
+    lfs: bool
+    no_cache: bool
+    labels: tuple[tuple[str, str], ...]
+    limits: Limits
+    builder: Builder
+
+    def hash(self, sha: str, builder: Builder, image_labels: Mapping[str, str]) -> str:
+        """Digest over everything that decides the image of one commit: 64 hex characters.
+
+        Not in it: where it is tagged and pushed, the limits, and the credentials that the clone used. The time
+        of a build is left out by the caller, who leaves it out of ``image_labels``.
+        """
+        decides = {
+            "repository": self.repository_url.canonical(),
+            "sha": sha,
+            "context": self.context,
+            "dockerfile": self.dockerfile,
+            "target": self.target,
+            "build_args": self.build_args,
+            "secrets": self.secrets,
+            "submodules": self.submodules,
+            "lfs": self.lfs,
+            "builder": builder.value,
+            "labels": sorted(image_labels.items()),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def parse_request(data: Mapping[str, Any]) -> BuildRequest:
+    """A request from plain data, such as JSON; raises ``RequestInvalid`` field by field, values left out."""
+    try:
+        return BuildRequest.model_validate(dict(data))
+    except ValidationError as error:
+        problems = [
+            (".".join(str(part) for part in item["loc"]) or "request", item["msg"][:1].lower() + item["msg"][1:])
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise RequestInvalid.from_fields(problems[:20]) from None
+
+
+def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
+    """Validate all fields; raises ``RequestInvalid`` that lists every one that is wrong, not only the first."""
+    fields = _Fields()
+    url = fields.take("repository_url", lambda: parse_repository_url(request.repository_url, settings.allow_protocols))
+    ref = fields.take("ref", lambda: check_ref(request.ref) if request.ref else "")
+    image = fields.take("image", lambda: parse_repository(request.image))
+    context = fields.take("context", lambda: _relative_path(request.context))
+    dockerfile = fields.take("dockerfile", lambda: _relative_path(request.dockerfile))
+    target = fields.take("target", lambda: _stage(request.target))
+    build_args = fields.take("build_args", lambda: _entries(request.build_args, _ARG_NAME, "an argument's name"))
+    labels = fields.take("labels", lambda: _labels(request.labels))
+    secrets = fields.take("secrets", lambda: tuple(_secret_name(name) for name in request.secrets))
+    credentials = fields.take(
+        "git_credentials", lambda: _secret_name(request.git_credentials) if request.git_credentials else ""
+    )
+    limits = _limits(request, settings, fields)
+    if request.builder is Builder.CLASSIC and request.secrets:
+        fields.problem("builder", "the classic builder has no secrets; choose auto or buildkit")
+    fields.raise_problems()
+    assert url is not None
+    assert image is not None
+    assert limits is not None
+    return BuildSpec(
+        repository_url=url,
+        ref=ref or "",
+        image=image,
+        tags=request.tags,
+        push=request.push,
+        context=context or "",
+        dockerfile=dockerfile or "",
+        target=target or "",
+        build_args=build_args or (),
+        secrets=tuple(dict.fromkeys(secrets or ())),
+        git_credentials=credentials or "",
+        submodules=request.submodules,
+        lfs=request.lfs,
+        no_cache=request.no_cache,
+        labels=labels or (),
+        limits=limits,
+        builder=request.builder,
+    )
+
+
+class _Fields:
+    """Collects problems field by field, so that a caller learns of all of them at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, str]] = []
+
+    def problem(self, field: str, message: str) -> None:
+        self.problems.append((field, message.rstrip(".")))
+
+    def take(self, field: str, parse: Callable[[], _T]) -> _T | None:
+        try:
+            return parse()
+        except CaissonError as error:
+            self.problem(field, error.message)
+        except ValueError as error:
+            self.problem(field, str(error))
+        return None
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            raise RequestInvalid.from_fields(self.problems)
+
+
+def _relative_path(text: str) -> str:
+    if not text:
+        return ""
+    if _CONTROL.search(text) or "\\" in text:
+        raise ValueError("has a control character or a backslash in it")
+    if text.startswith("/"):
+        raise ValueError(f"{text[:80]!r} is absolute; give a path below the repository")
+    path = PurePosixPath(text)
+    if ".." in path.parts:
+        raise ValueError(f"{text[:80]!r} climbs with '..'; give a path below the repository")
+    if any(part.startswith("-") for part in path.parts[:1]):
+        raise ValueError(f"{text[:80]!r} looks like an option; write ./{text[:80]}")
+    return "" if path == PurePosixPath() else str(path)
+
+
+def _stage(text: str) -> str:
+    if text and not _STAGE_NAME.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is not a stage name (letters, digits, '_', '-', '.')")
+    return text
+
+
+def _secret_name(text: str) -> str:
+    if not SECRET_NAME.fullmatch(text):
+        raise ValueError("is not the name of a secret (letters, digits, '-', '_', '.', 64 at most); never its value")
+    return text
+
+
+def _entries(values: Mapping[str, str], name: re.Pattern[str], what: str) -> tuple[tuple[str, str], ...]:
+    if len(values) > _MAX_ENTRIES:
+        raise ValueError(f"has {len(values)} entries; {_MAX_ENTRIES} at most")
+    for key, value in values.items():
+        if not name.fullmatch(key):
+            raise ValueError(f"{key[:80]!r} is not {what}")
+        if len(value) > _MAX_VALUE:
+            raise ValueError(f"{key} has {len(value)} characters; {_MAX_VALUE} at most")
+        if "\x00" in value:
+            raise ValueError(f"{key} has a NUL character in it")
+    return tuple(sorted(values.items()))
+
+
+def _labels(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    for key in values:
+        if key.startswith("caisson."):
+            raise ValueError(f"{key[:80]!r} is reserved: labels below caisson. are Caisson's own")
+    return _entries(values, _LABEL_NAME, "a label's name (lower case, digits, '.', '-', '_', '/')")
+
+
+def _limits(request: BuildRequest, settings: Settings, fields: _Fields) -> Limits | None:
+    asked = request.limits
+    memory = fields.take("limits.memory", lambda: parse_size(asked.memory) if asked.memory else settings.memory)
+    workspace = fields.take(
+        "limits.workspace", lambda: parse_size(asked.workspace) if asked.workspace else settings.workspace_size
+    )
+    if memory is None or workspace is None:
+        return None
+    if not asked.workspace and settings.workspace == "tmpfs":
+        # A request for less memory must not fail on a default that it never named.
+        workspace = min(workspace, memory // 2)
+    limits = Limits(
+        cpus=asked.cpus or settings.cpus,
+        memory=memory,
+        pids=asked.pids or settings.pids,
+        workspace=workspace,
+        timeout_seconds=60 * (asked.timeout_minutes or settings.timeout_minutes),
+    )
+    for field, value, most, shown in (
+        ("limits.cpus", limits.cpus, settings.max_cpus, str),
+        ("limits.memory", limits.memory, settings.max_memory, format_size),
+        ("limits.pids", limits.pids, settings.max_pids, str),
+        ("limits.workspace", limits.workspace, settings.max_workspace_size, format_size),
+    ):
+        if value > most:
+            fields.problem(field, f"{shown(value)} is above this host's ceiling of {shown(most)}")  # type: ignore[operator]
+    if limits.timeout_seconds > 60 * settings.max_timeout_minutes:
+        fields.problem(
+            "limits.timeout_minutes",
+            f"{limits.timeout_seconds / 60:g} is above this host's ceiling of {settings.max_timeout_minutes:g}",
+        )
+    if limits.memory < _LEAST_MEMORY:
+        fields.problem(
+            "limits.memory", f"{format_size(limits.memory)} is too little; {format_size(_LEAST_MEMORY)} at least"
+        )
+    if limits.pids < 16:
+        fields.problem("limits.pids", f"{limits.pids} is too few for git and the docker client; 16 at least")
+    if limits.cpus < 0.01:
+        fields.problem("limits.cpus", f"{limits.cpus:g} is too little; 0.01 at least")
+    if limits.workspace < _LEAST_WORKSPACE:
+        fields.problem(
+            "limits.workspace",
+            f"{format_size(limits.workspace)} is too little; {format_size(_LEAST_WORKSPACE)} at least",
+        )
+    if settings.workspace == "tmpfs" and limits.workspace >= limits.memory:
+        fields.problem(
+            "limits.workspace",
+            f"{format_size(limits.workspace)} does not fit below the memory limit of {format_size(limits.memory)}, "
+            "which a tmpfs workspace counts to",
+        )
+    return limits

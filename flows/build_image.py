@@ -1,0 +1,118 @@
+"""The flow ``build_image``: from a git repository to a tagged image. It reads as its list of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+from prefect import Task, flow
+from prefect.runtime import flow_run
+
+from caisson.build import Build, read_seccomp, read_socket
+from caisson.builder import BuildTimeout
+from caisson.docker_engine import DockerEngine
+from caisson.git import Chosen
+from caisson.plan import Socket, choose_builder, container_body
+from caisson.report import BuildReport
+from caisson.request import BuildRequest
+from caisson.settings import Settings, load_settings
+from caisson.spec import make_spec
+from tasks.build_image import build_image as build_image_step
+from tasks.check_disk import check_disk
+from tasks.check_mounts import check_mounts
+from tasks.clone import clone
+from tasks.publish_report import publish_report
+from tasks.push_image import push_image
+from tasks.remove_builder import remove_builder
+from tasks.resolve_commit import resolve_commit
+from tasks.reuse_image import reuse_image
+from tasks.secrets import load_secrets
+from tasks.start_builder import start_builder
+from tasks.tag_image import tag_image
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StepCaller(Protocol):
+    """How a step is run: as a Prefect task, or as the plain function below it."""
+
+    def __call__(self, step: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+def as_task(step: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a step as a Prefect task, called directly: a submitted one could not be interrupted."""
+    return step(*args, **kwargs)
+
+
+def as_function(step: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a step without Prefect, in this process."""
+    return step.fn(*args, **kwargs)
+
+
+@flow(
+    name="build-image",
+    description="Builds an image from a git repository in a throw-away builder whose only mount is the Docker socket.",
+    flow_run_name="{request.image}",
+    persist_result=False,
+)
+def build_image(request: BuildRequest) -> BuildReport:
+    """Build an image from a git repository, tag it, push it if asked, and report."""
+    return run_build(request, load_settings(), call=as_task, flow_run_id=str(flow_run.get_id() or ""))
+
+
+def run_build(
+    request: BuildRequest,
+    settings: Settings,
+    *,
+    call: StepCaller,
+    flow_run_id: str = "",
+    on_start: Callable[[Build], None] | None = None,
+) -> BuildReport:
+    """The whole chain; raises a ``CaissonError``, with the report published first where a build had begun."""
+    spec = make_spec(request, settings)
+    secrets = load_secrets(filter(None, (*spec.secrets, spec.git_credentials)))
+    with (
+        DockerEngine(settings.docker_host) as engine,
+        Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id) as build,
+    ):
+        if on_start is not None:
+            on_start(build)
+        try:
+            _steps(build, call)
+        except BaseException as error:
+            publish_report(build, build.report(error))
+            raise
+        report = build.report()
+        publish_report(build, report)
+        return report
+
+
+def _steps(build: Build, call: StepCaller) -> None:
+    spec, settings, record = build.spec, build.settings, build.record
+    socket = read_socket(settings)
+    record.engine = build.engine.info()
+    record.chosen = choose_builder(
+        spec.builder,
+        engine=record.engine,
+        needs_buildkit=bool(spec.secrets),
+        require_limits=settings.require_limits,
+    )
+    body = container_body(spec, build.identity, socket, settings, seccomp=read_seccomp(settings))
+    call(check_mounts, build, body, socket)
+    call(check_disk, build)
+    container = build.engine.create_container(build.identity.container_name, body)
+    try:
+        with BuildTimeout(build.engine, container, spec.limits.timeout_seconds) as build.timeout:
+            builder = call(start_builder, build, container, socket)
+            chosen = call(resolve_commit, build, builder)
+            image = call(reuse_image, build, chosen)
+            if image is None:
+                commit = call(clone, build, builder, chosen)
+                image = call(build_image_step, build, builder, commit)
+            call(tag_image, build, image, chosen)
+    finally:
+        call(remove_builder, build, container)
+    if spec.push:
+        call(push_image, build)

@@ -1,0 +1,85 @@
+"""Step: the image, built in the builder through the socket, its RUN steps held to the builder's limits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from caisson.build import Build
+from caisson.builder import StartedBuilder
+from caisson.cgroups import CgroupWatch
+from caisson.engine import ImageInfo
+from caisson.errors import BuildFailed, CaissonError, LimitsNotEnforceable
+from caisson.outcome import classify_build_failure, judge_limits
+from caisson.plan import build_command
+from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
+from caisson.request import Builder
+from tasks.step import step
+
+
+@step("build")
+def build_image(build: Build, builder: StartedBuilder, labels: Mapping[str, str]) -> ImageInfo:
+    """Build, with progress as live log lines; raises ``BuildStepFailed``, ``OutOfMemory`` and their kin."""
+    chosen = build.record.chosen
+    assert chosen is not None
+    variables = {name: f"CAISSON_BUILD_SECRET_{number}" for number, name in enumerate(build.spec.secrets)}
+    argv, env = build_command(
+        build.spec,
+        builder=chosen.builder,
+        reference=build.identity.reference,
+        cgroup_parent=builder.cgroup.path if builder.cgroup and chosen.holds_steps else "",
+        labels=labels,
+        secret_env=variables,
+    )
+    parser: ProgressParser = BuildKitProgress() if chosen.builder is Builder.BUILDKIT else ClassicProgress()
+    build.record.progress = parser.progress
+    build.log.line(f"{chosen.builder.value}: {chosen.reason}")
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(CgroupWatch(builder.cgroup)) if builder.cgroup else None
+        try:
+            exit_code = build.engine.exec(
+                builder.id,
+                argv,
+                on_output=lambda _, chunk: [build.log.line(line) for line in parser.feed(chunk)] and None,
+                env={**env, **{variable: build.secrets[name] for name, variable in variables.items()}},
+            )
+        finally:
+            for line in parser.close():
+                build.log.line(line)
+            _judge(build, builder, watch)
+    if exit_code:
+        raise _failure(build, exit_code)
+    if build.settings.require_limits and build.record.limits and build.record.limits.status == "builder only":
+        build.engine.untag_image(build.identity.reference)
+        raise LimitsNotEnforceable(
+            f"The RUN steps were not held to the limits: {build.record.limits.reason}.",
+            hint="Upgrade the engine, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",
+        )
+    image = build.engine.inspect_image(build.identity.reference)
+    if image is None:
+        raise BuildFailed("The build ended well, but its image is not on the engine.")
+    return image
+
+
+def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> None:
+    if watch is not None:
+        build.record.evidence = watch.evidence()
+    assert build.record.chosen is not None
+    build.record.limits = judge_limits(
+        planned=build.spec.limits,
+        kernel=builder.limits,
+        chosen=build.record.chosen,
+        progress=build.record.progress,
+        evidence=build.record.evidence,
+    )
+    build.log.line(f"limits: {build.record.limits.status}: {build.record.limits.reason}")
+
+
+def _failure(build: Build, exit_code: int) -> CaissonError:
+    return classify_build_failure(
+        exit_code=exit_code,
+        progress=build.record.progress,
+        evidence=build.record.evidence,
+        limits=build.spec.limits,
+        tail=build.log.tail(),
+    )

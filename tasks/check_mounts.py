@@ -1,0 +1,20 @@
+"""Step: the planned container through the mount policy, before anything is created."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from caisson.build import Build
+from caisson.mounts import builder_policy, mounts_of_body, require_allowed, resolve_on_host
+from caisson.plan import Socket
+from tasks.step import step
+
+
+@step("check_mounts")
+def check_mounts(build: Build, body: Mapping[str, Any], socket: Socket) -> None:
+    """Refuse a container body with any mount but the Docker socket; raises ``MountRefused``."""
+    verdicts = builder_policy(socket.path).check(mounts_of_body(body), resolve_on_host)
+    for verdict in verdicts:
+        build.log.line(f"{verdict.mount.source or verdict.mount.kind} → {verdict.mount.target}: {verdict.reason}")
+    require_allowed(verdicts)

@@ -1,0 +1,55 @@
+"""Step: every tag to its registry, digests recorded."""
+
+from __future__ import annotations
+
+import time
+
+from caisson.build import Build
+from caisson.engine import RegistryAuth
+from caisson.errors import CaissonError
+from caisson.push import PushLog, retry_delay, should_retry
+from tasks.step import step
+
+
+@step("push_image")
+def push_image(build: Build) -> None:
+    """Push; network faults and 5xx are tried again, a denial is not. Raises ``PushDenied``, ``RegistryUnreachable``."""
+    settings = build.settings
+    auth = (
+        RegistryAuth(settings.registry_username, settings.registry_password, build.spec.image.registry)
+        if settings.registry_username
+        else None
+    )
+    pushed = []
+    for tag in build.record.tags:
+        digest = _push(build, tag.reference, auth)
+        build.log.line(f"{tag.reference} is pushed: {digest}")
+        pushed.append(tag.model_copy(update={"digest": digest}))
+    build.record.tags = pushed
+
+
+def _push(build: Build, reference: str, auth: RegistryAuth | None) -> str:
+    for attempt in range(1, build.settings.push_attempts + 1):
+        try:
+            return _push_once(build, reference, auth)
+        except CaissonError as error:
+            if attempt == build.settings.push_attempts or not should_retry(error):
+                raise
+            delay = retry_delay(attempt)
+            build.log.line(
+                f"{error.message} Trying again in {delay:.1f} s ({attempt} of {build.settings.push_attempts})."
+            )
+            time.sleep(delay)
+    raise AssertionError
+
+
+def _push_once(build: Build, reference: str, auth: RegistryAuth | None) -> str:
+    progress = build.engine.push_image(reference, auth)
+    log = PushLog()
+    while True:
+        try:
+            line = log.add(next(progress), now=time.monotonic())
+        except StopIteration as end:
+            return str(end.value)
+        if line:
+            build.log.line(line)

@@ -1,0 +1,47 @@
+"""Secrets by name: a variable of this host, or a Prefect Secret block. Never a parameter, never logged."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from prefect.blocks.system import Secret
+
+from caisson.errors import SecretMissing
+
+
+def load_secrets(names: Iterable[str]) -> dict[str, str]:
+    """The value of each name; raises ``SecretMissing`` that names the first one that is nowhere."""
+    return {name: _load(name) for name in dict.fromkeys(names)}
+
+
+def secret_variable(name: str) -> str:
+    """The variable of a secret on the host; only this prefix, so that no request reaches the rest of the environment.
+
+    >>> secret_variable("npm-token")
+    'CAISSON_SECRET_NPM_TOKEN'
+    """
+    return f"CAISSON_SECRET_{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}"
+
+
+def _load(name: str) -> str:
+    value = os.environ.get(secret_variable(name))
+    if value is None:
+        value = _load_block(name)
+    if not value:
+        raise SecretMissing(
+            f"The secret {name!r} is not known on this host.",
+            hint=f"Make a Prefect Secret block of that name, or set {secret_variable(name)}.",
+        )
+    return value
+
+
+def _load_block(name: str) -> str | None:
+    try:
+        block = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+    except Exception:
+        # Not there, no API, or not readable: for a build it is all the same, and none of it may be shown.
+        return None
+    value = block.get()
+    return value if isinstance(value, str) else str(value)

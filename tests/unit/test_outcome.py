@@ -1,0 +1,98 @@
+"""What a build's end means."""
+
+from __future__ import annotations
+
+import pytest
+
+from caisson.cgroups import CgroupEvidence, KernelLimits
+from caisson.errors import BuildFailed, BuildStepFailed, DockerfileInvalid, OutOfMemory, PidsExhausted, WorkspaceFull
+from caisson.outcome import classify_build_failure, judge_limits
+from caisson.plan import ChosenBuilder
+from caisson.progress import BuildProgress, DockerfileStep
+from caisson.request import Builder
+from caisson.spec import Limits
+
+LIMITS = Limits(cpus=1, memory=1 << 30, pids=64, workspace=1 << 29, timeout_seconds=60)
+KERNEL = KernelLimits(memory=1 << 30, memory_and_swap=1 << 30, pids=64, cpus=1.0)
+FAILED_STEP = DockerfileStep("[2/2] RUN make", started=True, error="executor failed running [make]: exit code: 137")
+HOLDS = ChosenBuilder(Builder.BUILDKIT, "", holds_steps=True)
+HOLDS_NOT = ChosenBuilder(Builder.BUILDKIT, "", holds_steps=False)
+
+
+def _classify(
+    progress: BuildProgress, evidence: CgroupEvidence | None = None, tail: list[str] | None = None
+) -> Exception:
+    return classify_build_failure(
+        exit_code=1, progress=progress, evidence=evidence or CgroupEvidence(), limits=LIMITS, tail=tail or []
+    )
+
+
+def test_exit_137_without_the_kernels_word_is_a_failed_step_and_no_guess() -> None:
+    error = _classify(BuildProgress(steps=[FAILED_STEP]))
+    assert isinstance(error, BuildStepFailed)
+    assert error.details["exit_code"] == 137
+    assert error.details["step"] == "[2/2] RUN make"
+
+
+def test_out_of_memory_is_what_the_kernel_counted() -> None:
+    error = _classify(BuildProgress(steps=[FAILED_STEP]), CgroupEvidence(oom_kills=1))
+    assert isinstance(error, OutOfMemory)
+    assert "[2/2] RUN make" in error.message
+    assert "1 GiB" in error.message
+
+
+def test_pids_exhausted_is_what_the_kernel_counted() -> None:
+    assert isinstance(_classify(BuildProgress(steps=[FAILED_STEP]), CgroupEvidence(pids_refused=3)), PidsExhausted)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("dockerfile parse error on line 2: unknown instruction: FRUM", DockerfileInvalid),
+        ("Error response from daemon: dockerfile parse error line 1: unknown instruction: X", DockerfileInvalid),
+        ("target stage nope could not be found", DockerfileInvalid),
+        ("failed to reach build target nope in Dockerfile", DockerfileInvalid),
+        ("write /app/x: no space left on device", WorkspaceFull),
+        ("pull access denied, repository does not exist or may require authorization", BuildFailed),
+        ("something nobody has foreseen", BuildFailed),
+    ],
+)
+def test_failures_outside_a_step(text: str, kind: type[Exception]) -> None:
+    assert type(_classify(BuildProgress(error=text))) is kind
+    assert type(_classify(BuildProgress(), tail=["before", text])) is kind
+
+
+def _judge(chosen: ChosenBuilder, *, kernel: KernelLimits | None = KERNEL, nested: bool, ran: bool = True) -> str:
+    steps = (
+        [DockerfileStep("[2/2] RUN make", started=True)] if ran else [DockerfileStep("[1/2] COPY . .", started=True)]
+    )
+    return judge_limits(
+        planned=LIMITS,
+        kernel=kernel,
+        chosen=chosen,
+        progress=BuildProgress(steps=steps),
+        evidence=CgroupEvidence(nested=("buildkit/x",) if nested else ()),
+    ).status
+
+
+def test_limits_are_verified_only_when_steps_were_seen_below_the_builder() -> None:
+    assert _judge(HOLDS, nested=True) == "verified"
+    assert _judge(HOLDS, nested=False) == "builder only"
+    assert _judge(HOLDS_NOT, nested=False) == "builder only"
+    assert _judge(HOLDS, nested=False, ran=False) == "no steps"
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        None,
+        KernelLimits(None, None, 64, 1.0),
+        KernelLimits(2 << 30, 2 << 30, 64, 1.0),
+        KernelLimits(1 << 30, 2 << 30, 64, 1.0),
+        KernelLimits(1 << 30, 1 << 30, None, 1.0),
+        KernelLimits(1 << 30, 1 << 30, 64, None),
+        KernelLimits(1 << 30, 1 << 30, 64, 2.0),
+    ],
+)
+def test_a_limit_that_the_kernel_does_not_confirm_is_never_called_verified(kernel: KernelLimits | None) -> None:
+    assert _judge(HOLDS, kernel=kernel, nested=True) == "unverified"

@@ -1,0 +1,107 @@
+"""The build's own words, parsed."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
+
+
+def _status(**status: object) -> bytes:
+    return (json.dumps(status, indent=2) + "\n").encode()
+
+
+def _log(vertex: str, text: bytes) -> bytes:
+    return _status(logs=[{"vertex": vertex, "stream": 1, "data": base64.b64encode(text).decode()}])
+
+
+START, END = "2026-01-02T03:04:05.000000001Z", "2026-01-02T03:04:07.500000001Z"
+FAILED = "executor failed running [/bin/sh -c make]: exit code: 3"
+BUILDKIT = b"".join(
+    [
+        _status(vertexes=[{"digest": "i", "name": "[internal] load build definition", "started": START}]),
+        _status(vertexes=[{"digest": "f", "name": "[1/3] FROM debian", "started": START, "completed": START}]),
+        _status(vertexes=[{"digest": "a", "name": "[2/3] RUN apt", "cached": True, "started": START}]),
+        _status(vertexes=[{"digest": "b", "name": "[3/3] RUN make", "started": START}]),
+        _log("b", "grüße\npart".encode()),
+        _log("b", b"ial\nlast"),
+        _status(
+            vertexes=[{"digest": "b", "name": "[3/3] RUN make", "started": START, "completed": END, "error": FAILED}]
+        ),
+        f"ERROR: failed to solve: {FAILED}\n".encode(),
+    ]
+)
+BUILDKIT_LINES = [
+    "[1/3] FROM debian",
+    "[2/3] RUN apt (cached)",
+    "[3/3] RUN make",
+    "[3/3] grüße",
+    "[3/3] partial",
+    "[3/3] last",
+    f"ERROR: failed to solve: {FAILED}",
+]
+CLASSIC = (
+    b"Sending build context to Docker daemon  2.048kB\nStep 1/3 : FROM debian\n ---> 79a49cbffbc8\n"
+    b"Step 2/3 : RUN apt\n ---> Using cache\n ---> d6e7464c6ad7\nStep 3/3 : RUN make\n ---> Running in 8981ce55dad0\n"
+    b"\x1b[91moops\n\x1b[0mRemoving intermediate container 8981ce55dad0\n\n"
+    b"The command '/bin/sh -c make' returned a non-zero code: 3\n"
+)
+
+
+def _feed(parser: ProgressParser, data: bytes, size: int) -> list[str]:
+    lines: list[str] = []
+    for start in range(0, len(data), size):
+        lines += parser.feed(data[start : start + size])
+    return lines + list(parser.close())
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 4096, 1 << 20])
+def test_buildkit_lines_are_the_same_however_the_stream_is_cut(size: int) -> None:
+    parser = BuildKitProgress()
+    assert _feed(parser, BUILDKIT, size) == BUILDKIT_LINES
+    failed = parser.progress.failed_step
+    assert failed is not None
+    assert (failed.name, failed.exit_code, failed.seconds) == ("[3/3] RUN make", 3, 2.5)
+    assert [step.cached for step in parser.progress.steps] == [False, True, False]
+    assert [step.name for step in parser.progress.ran_steps] == ["[3/3] RUN make"]
+    assert parser.progress.error == FAILED
+
+
+@pytest.mark.parametrize("size", [1, 3, 4096])
+def test_classic_steps_cache_and_failure(size: int) -> None:
+    parser = ClassicProgress()
+    lines = _feed(parser, CLASSIC, size)
+    assert "oops" in lines
+    assert [step.cached for step in parser.progress.steps] == [False, True, False]
+    failed = parser.progress.failed_step
+    assert failed is not None
+    assert (failed.name, failed.exit_code) == ("[3/3] RUN make", 3)
+
+
+def test_one_line_objects_of_newer_clients_are_read_too() -> None:
+    parser = BuildKitProgress()
+    line = json.dumps({"vertexes": [{"digest": "b", "name": "[1/1] RUN x", "started": START}]}).encode() + b"\n"
+    assert _feed(parser, line, 5) == ["[1/1] RUN x"]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b'{"vertexes": 3}\n',
+        b"{\n  nonsense\n}\n",
+        b'{"logs": [{"vertex": "a", "data": "abc"}]}\n',
+        b"{\nhalf",
+        b"\xff\xfe\n",
+    ],
+)
+def test_what_cannot_be_read_passes_as_plain_lines_and_never_raises(junk: bytes) -> None:
+    assert _feed(BuildKitProgress(), junk, 3)
+
+
+def test_clipped_output_is_noticed() -> None:
+    parser = BuildKitProgress()
+    _feed(parser, _log("b", b"[output clipped, log limit 200KiB/s reached]\n"), 100)
+    assert parser.progress.clipped
