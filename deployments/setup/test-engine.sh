@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# A second, newer Docker engine beside the host's own, for tests: Debian trixie's, in a root directory, network
+# namespace and mount namespace of its own, so that neither engine sees the other's bridge, iptables or storage.
+#
+#   test-engine.sh start    make it (once, ~45 s), start it, copy the base and builder images to it; prints its address
+#   test-engine.sh stop     stop it with its containers; the root directory stays
+#   test-engine.sh status   prints its address, and fails when it doesn't answer
+#   test-engine.sh purge    stop it and remove everything of it
+#
+# Its containers reach the host's servers at 10.231.77.1, and the outside through the host (NAT).
+# CAISSON_TEST_DIR names its directory (default /var/lib/caisson-test).
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+DIR=${CAISSON_TEST_DIR:-/var/lib/caisson-test}
+ENGINE_ROOT=$DIR/root
+HOST=unix://$ENGINE_ROOT/run/docker.sock
+NETNS=caisson-test
+LINK=caisson-test0
+HOST_ADDRESS=10.231.77.1
+ENGINE_ADDRESS=10.231.77.2
+NETWORK=10.231.77.0/30
+# Not Docker's usual 172.17.0.0/16: a container must never take the first engine's bridge for its own.
+BRIDGE=10.231.78.1/24
+PACKAGES=(docker.io docker-cli docker-buildx iptables ca-certificates)
+
+in_netns() { nsenter --net="/run/netns/$NETNS" "$@"; }
+netns_pids() { ip netns pids "$NETNS" 2>/dev/null || true; }
+
+# ensure_rule TABLE CHAIN RULE…: once, however often this runs. First in its chain, for Docker's own rules drop.
+ensure_rule() {
+    local table=$1 chain=$2
+    shift 2
+    iptables -w -t "$table" -C "$chain" "$@" 2>/dev/null || iptables -w -t "$table" -I "$chain" "$@"
+}
+
+drop_rule() {
+    local table=$1 chain=$2
+    shift 2
+    while iptables -w -t "$table" -D "$chain" "$@" 2>/dev/null; do :; done
+}
+
+# each_rule FUNCTION: the way out for the engine's network, and the way in for answers only.
+each_rule() {
+    "$1" nat POSTROUTING -s "$NETWORK" ! -o "$LINK" -j MASQUERADE
+    "$1" filter FORWARD -i "$LINK" -j ACCEPT
+    "$1" filter FORWARD -o "$LINK" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+}
+
+# The MTU of the way out: a larger one inside would lose packets where ICMP is filtered.
+uplink_mtu() {
+    local device
+    device=$(ip -o route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
+    cat "/sys/class/net/${device:-lo}/mtu"
+}
+
+network_up() {
+    local mtu
+    mtu=$(uplink_mtu)
+    ((mtu <= 1500)) || mtu=1500
+    [[ -e /run/netns/$NETNS ]] || ip netns add "$NETNS"
+    if ! ip link show "$LINK" &>/dev/null; then
+        ip link add "$LINK" type veth peer name eth0 netns "$NETNS"
+        in_netns ip address add "$ENGINE_ADDRESS/30" dev eth0
+        ip address add "$HOST_ADDRESS/30" dev "$LINK"
+    fi
+    ip link set "$LINK" mtu "$mtu" up
+    in_netns ip link set lo up
+    in_netns ip link set eth0 mtu "$mtu" up
+    in_netns ip route replace default via "$HOST_ADDRESS"
+    echo 1 >/proc/sys/net/ipv4/ip_forward
+    each_rule ensure_rule
+}
+
+network_down() {
+    each_rule drop_rule
+    ip link delete "$LINK" 2>/dev/null || true
+    ip netns delete "$NETNS" 2>/dev/null || true
+}
+
+# The host's name servers, without those that only the host itself can reach.
+write_resolv_conf() {
+    local file
+    for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
+        if [[ -e $file ]] && grep -Eq '^nameserver +[^ ]' <(grep -Ev '^nameserver +(127\.|::1)' "$file"); then
+            rm -f "$ENGINE_ROOT/etc/resolv.conf"
+            grep -Ev '^nameserver +(127\.|::1)' "$file" >"$ENGINE_ROOT/etc/resolv.conf"
+            return
+        fi
+    done
+    say "No name server in /etc/resolv.conf that containers can reach: builds on this engine won't resolve names."
+}
+
+# `ip netns exec` would remount /sys and hide the cgroups, and a chroot would break `docker exec`: hence this way in.
+# shellcheck disable=SC2016  # $1 and $2 are the inner shell's own
+launch() {
+    setsid nsenter --net="/run/netns/$NETNS" unshare --mount --propagation private bash -ec '
+        mount --bind "$1" "$1"
+        cd "$1"
+        mount -t proc proc proc
+        mount --rbind /sys sys
+        mount --rbind /dev dev
+        mkdir -p .outside
+        pivot_root . .outside
+        cd /
+        umount -l /.outside
+        exec dockerd --host unix:///run/docker.sock --bip "$2" --mtu "$3"
+    ' caisson-test-engine "$ENGINE_ROOT" "$BRIDGE" "$(uplink_mtu)" </dev/null >>"$DIR/dockerd.log" 2>&1 9>&- &
+    ENGINE_PID=$!
+}
+
+start() {
+    need_root "The test engine"
+    apt_install "for the test engine" iproute2 iptables util-linux mount
+    if [[ ! -d $ENGINE_ROOT ]]; then
+        say "Bootstrapping a second, newer Docker engine for tests (Debian trixie's, in $ENGINE_ROOT)"
+        bootstrap "$ENGINE_ROOT" "${PACKAGES[@]}"
+    fi
+    network_up
+    write_resolv_conf
+    if ! engine_answers "$HOST"; then
+        say "Starting the test engine"
+        # What a crash or a reboot left would be taken for a running engine.
+        [[ -n $(netns_pids) ]] || rm -rf --one-file-system "${ENGINE_ROOT:?}"/run/docker* "${ENGINE_ROOT:?}"/run/containerd
+        rm -f "$ENGINE_ROOT/run/docker.pid"
+        : >"$DIR/dockerd.log"
+        launch
+        if ! await_engine "$HOST" "$ENGINE_PID" 60; then
+            cat "$DIR/dockerd.log" >>"$LOG"
+            return 1
+        fi
+    fi
+    if engine_answers "$ENGINE_HOST"; then
+        copy_image "$ENGINE_HOST" "$HOST" "$BASE_IMAGE"
+        copy_image "$ENGINE_HOST" "$HOST" "$BUILDER_IMAGE"
+    fi
+    say "$HOST"
+}
+
+stop() {
+    need_root "Stopping the test engine"
+    local pids pid until=$((SECONDS + 30))
+    pid=$(cat "$ENGINE_ROOT/run/docker.pid" 2>/dev/null || true)
+    # dockerd stops its containers itself when it is asked to end.
+    [[ -n $pid && " $(netns_pids | tr '\n' ' ')" == *" $pid "* ]] && kill -TERM "$pid"
+    while pids=$(netns_pids) && [[ -n $pids ]]; do
+        if ((SECONDS >= until)); then
+            say "The test engine doesn't end by itself: killing it"
+            # shellcheck disable=SC2086  # one argument for each process
+            kill -KILL $pids 2>/dev/null || true
+        fi
+        sleep 0.1
+    done
+    network_down
+}
+
+command=${1:-start}
+case $command in
+start | stop | purge)
+    mkdir -p "$DIR"
+    begin "test-engine"
+    exec 9>"$DIR/lock"
+    flock 9
+    ;;
+esac
+case $command in
+start) start ;;
+stop) stop ;;
+status)
+    engine_answers "$HOST" || die "The test engine doesn't run. Start it with $SETUP/test-engine.sh start"
+    say "$HOST"
+    ;;
+purge)
+    stop
+    rm -rf --one-file-system "$DIR"
+    ;;
+*) die "unknown command '$command': start, stop, status or purge" ;;
+esac
