@@ -142,6 +142,7 @@ class CgroupWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cgroup-watch", daemon=True)
         self._eventfd = -1
+        self._oom_seen = 0
 
     def __enter__(self) -> CgroupWatch:
         if self._cgroup.version == 1:
@@ -161,19 +162,22 @@ class CgroupWatch:
         self._sample()
         own = _key(self._cgroup.pids / "pids.events", "max") - self._pids_before
         return CgroupEvidence(
-            nested=tuple(self._nested),
+            nested=tuple(name for name in self._nested if not self._is_parent(name)),
             oom_kills=self._oom_events(),
             pids_refused=max(0, own) if self._cgroup.version == 2 else max(0, own) + sum(self._pids_refused.values()),
         )
+
+    def _is_parent(self, name: str) -> bool:
+        # BuildKit puts the groups of its steps into one of its own, which stays when they are gone.
+        return any(other.startswith(f"{name}/") for other in self._nested)
 
     def _run(self) -> None:
         while not self._stop.wait(_TICK_SECONDS):
             self._sample()
 
     def _sample(self) -> None:
-        for directory, below in _below(self._cgroup.memory, depth=2):
+        for _, below in _below(self._cgroup.memory, depth=2):
             self._nested.setdefault(below)
-            del directory
         if self._cgroup.version == 1:
             # Version 1 counts a refused fork in the group that forked, which is gone with its step.
             for directory, below in _below(self._cgroup.pids, depth=2):
@@ -202,8 +206,6 @@ class CgroupWatch:
                 self._oom_seen += os.eventfd_read(self._eventfd)
             events = max(events, self._oom_seen)
         return events
-
-    _oom_seen = 0
 
 
 def _below(directory: Path, depth: int) -> list[tuple[Path, str]]:

@@ -11,7 +11,8 @@ import binascii
 import codecs
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -187,10 +188,11 @@ class BuildKitProgress:
 class ClassicProgress:
     """``docker build`` of the classic builder: ``Step 2/3 : RUN make`` and what its steps print."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.progress = BuildProgress()
         self._lines = _Lines()
-        self._last = ""
+        self._clock = clock
+        self._step_began = clock()
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         for line in self._lines.feed(chunk):
@@ -199,12 +201,21 @@ class ClassicProgress:
     def close(self) -> Iterator[str]:
         for line in self._lines.close():
             yield from self._line(line)
+        self._end_step()
+
+    def _end_step(self) -> None:
+        """The classic builder tells no times: a step lasts until the next begins."""
+        now = self._clock()
+        if self.progress.steps:
+            self.progress.steps[-1].seconds = now - self._step_began
+        self._step_began = now
 
     def _line(self, line: str) -> Iterator[str]:
         # The classic builder colours what a step prints to stderr.
         line = line.replace("\x1b[91m", "").replace("\x1b[0m", "")
         match = _CLASSIC_STEP.match(line)
         if match:
+            self._end_step()
             self.progress.steps.append(DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True))
             yield self.progress.steps[-1].name
             return
@@ -214,8 +225,6 @@ class ClassicProgress:
             self.progress.error = line
             if self.progress.steps:
                 self.progress.steps[-1].error = line
-        elif line.strip():
-            self._last = line
         if line.strip():
             yield line
 

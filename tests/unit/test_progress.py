@@ -81,6 +81,13 @@ def test_classic_steps_cache_and_failure(size: int) -> None:
     assert (failed.name, failed.exit_code) == ("[3/3] RUN make", 3)
 
 
+def test_a_classic_step_lasts_until_the_next_begins() -> None:
+    times = iter([0.0, 1.0, 3.0, 7.0, 7.5])
+    parser = ClassicProgress(clock=lambda: next(times))
+    _feed(parser, CLASSIC, 4096)
+    assert [step.seconds for step in parser.progress.steps] == [2.0, 4.0, 0.5]
+
+
 def test_one_line_objects_of_newer_clients_are_read_too() -> None:
     parser = BuildKitProgress()
     line = json.dumps({"vertexes": [{"digest": "b", "name": "[1/1] RUN x", "started": START}]}).encode() + b"\n"

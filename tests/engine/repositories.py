@@ -1,0 +1,107 @@
+"""Small git repositories, made for a test and served read-only by a real git daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.com",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.com",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Run git with an identity of its own; raises ``CalledProcessError`` with git's words in it."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=directory, env={**os.environ, **_IDENTITY}, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A bare-served repository: where it is, and the URL that builders reach it by."""
+
+    directory: Path
+    url: str
+
+    def commit(self, files: Mapping[str, str | bytes], message: str = "change") -> str:
+        """Write the files, commit them on the current branch; returns the SHA."""
+        for name, content in files.items():
+            file = self.directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+        git(self.directory, "add", "--all", "--force", ".")
+        git(self.directory, "commit", "--quiet", "--allow-empty", "-m", message)
+        return git(self.directory, "rev-parse", "HEAD")
+
+
+@dataclass(frozen=True)
+class GitDaemon:
+    """A real ``git daemon`` on one address."""
+
+    root: Path
+    address: str
+    port: int
+
+    def repository(self, name: str, files: Mapping[str, str | bytes] | None = None) -> Repository:
+        directory = self.root / name
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+        git(directory, "init", "--quiet", "--initial-branch=main")
+        # A builder may ask for any commit by its SHA, as the public forges allow.
+        git(directory, "config", "uploadpack.allowAnySHA1InWant", "true")
+        repository = Repository(directory, f"git://{self.address}:{self.port}/{name}/.git")
+        if files is not None:
+            repository.commit(files, "first")
+        return repository
+
+
+@contextmanager
+def git_daemon(root: Path, address: str) -> Iterator[GitDaemon]:
+    """Serve everything below ``root`` at ``git://ADDRESS:PORT/`` while the block runs."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            "git",
+            "daemon",
+            "--reuseaddr",
+            "--export-all",
+            f"--base-path={root}",
+            f"--listen={address}",
+            f"--port={port}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as client:
+                if client.connect_ex((address, port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield GitDaemon(root, address, port)
+    finally:
+        # git daemon is a child of the git wrapper: the whole group has to go.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
