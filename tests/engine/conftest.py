@@ -1,0 +1,81 @@
+"""What the tests on real engines share: settings for one engine, repositories that its builders reach, one build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import EngineHost
+
+from caisson.docker_engine import DockerEngine
+from caisson.engine import Engine
+from caisson.report import BuildReport
+from caisson.settings import Settings, load_settings
+from caisson.spec import parse_request
+from flows.build_image import as_function, run_build
+from tests.engine.repositories import GitDaemon, Repository, git_daemon
+
+
+@pytest.fixture(scope="module")
+def git_root(tmp_path_factory: pytest.TempPathFactory, engine_host: EngineHost) -> Iterator[GitDaemon]:
+    with git_daemon(tmp_path_factory.mktemp("git"), engine_host.gateway) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def engine(engine_host: EngineHost) -> Iterator[Engine]:
+    with DockerEngine(engine_host.docker_host) as docker:
+        yield docker
+
+
+@pytest.fixture
+def settings(engine_host: EngineHost, tmp_path: Path) -> Settings:
+    return load_settings(
+        _env_file=None,
+        state_dir=tmp_path / "state",
+        docker_host=engine_host.docker_host,
+        engine_socket=engine_host.socket_in_engine,
+        docker_data_root=engine_host.data_root,
+        min_free_bytes=64 << 20,
+        timeout_minutes=3,
+        deadline_grace_seconds=5,
+    )
+
+
+@dataclass
+class Builds:
+    """Runs builds in this process on one engine, and cleans their images up."""
+
+    settings: Settings
+    engine: Engine
+    git: GitDaemon
+
+    def __call__(self, repository: Repository | str, **request: Any) -> BuildReport:
+        """Build and return the report; raises what the build raises."""
+        url = repository if isinstance(repository, str) else repository.url
+        request.setdefault("image", "caisson-test/app")
+        return run_build(parse_request({"repository_url": url, **request}), self.settings, call=as_function)
+
+    def with_settings(self, **changes: Any) -> Builds:
+        return Builds(self.settings.model_copy(update=changes), self.engine, self.git)
+
+    def repository(self, dockerfile: str, name: str = "app", **files: str) -> Repository:
+        return self.git.repository(name, {"Dockerfile": dockerfile, **files})
+
+
+@pytest.fixture
+def builds(settings: Settings, engine: Engine, git_root: GitDaemon) -> Iterator[Builds]:
+    yield Builds(settings, engine, git_root)
+    for image in engine.list_images():
+        for tag in image.tags:
+            if tag.startswith(("caisson-test/", "caisson.local/")):
+                engine.untag_image(tag)
+
+
+@pytest.fixture
+def leftovers(engine: Engine) -> Callable[[], list[str]]:
+    """Names of the builders that are on the engine now, in any state."""
+    return lambda: [container.name for container in engine.list_containers({"caisson.build": None})]

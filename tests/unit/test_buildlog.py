@@ -1,0 +1,55 @@
+"""The log: redacted, whole, in order, in few messages."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from caisson.buildlog import BuildLog
+
+SECRET = "hunter2-hunter2"
+
+
+def test_no_secret_reaches_file_sink_or_tail(tmp_path: Path) -> None:
+    messages: list[str] = []
+    with BuildLog(tmp_path / "log", [SECRET]) as log:
+        log.attach(messages.append)
+        log.line(f"the password is {SECRET}!")
+        assert SECRET not in log.redact(f"x{SECRET}x")
+    for text in ((tmp_path / "log").read_text(), "".join(messages), "".join(log.tail())):
+        assert SECRET not in text
+        assert "the password is" in text
+
+
+def test_50_000_lines_arrive_complete_in_order_and_in_few_messages(tmp_path: Path) -> None:
+    messages: list[str] = []
+    lines = [f"line {number}" for number in range(50_000)]
+    with BuildLog(tmp_path / "log", [SECRET]) as log:
+        log.attach(messages.append)
+        for line in lines:
+            log.line(line)
+    assert "\n".join(messages).split("\n") == lines
+    assert (tmp_path / "log").read_text().splitlines() == lines
+    assert len(messages) < 1000
+
+
+def test_a_quiet_build_is_still_seen_within_a_second(tmp_path: Path) -> None:
+    messages: list[str] = []
+    with BuildLog(tmp_path / "log", []) as log:
+        log.attach(messages.append)
+        log.line("hello")
+        deadline = time.monotonic() + 2
+        while not messages and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert messages == ["hello"]
+
+
+def test_each_step_gets_its_own_lines(tmp_path: Path) -> None:
+    one: list[str] = []
+    two: list[str] = []
+    with BuildLog(tmp_path / "log", []) as log:
+        log.attach(one.append)
+        log.line("1")
+        log.attach(two.append)
+        log.line("2")
+    assert (one, two) == (["1"], ["2"])

@@ -1,0 +1,166 @@
+"""Requests that are taken, and those that are not, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from caisson.errors import RequestInvalid
+from caisson.request import Builder, BuildRequest
+from caisson.settings import Settings, load_settings
+from caisson.spec import BuildSpec, make_spec, parse_request
+
+GOOD = {"repository_url": "https://git.example.com/team/app.git", "image": "registry.example.com:5000/team/app"}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(_env_file=None)
+
+
+def _spec(settings: Settings, **fields: Any) -> BuildSpec:
+    return make_spec(parse_request({**GOOD, **fields}), settings)
+
+
+def _problems(settings: Settings, **fields: Any) -> set[str]:
+    with pytest.raises(RequestInvalid) as caught:
+        _spec(settings, **fields)
+    return {problem["field"] for problem in caught.value.details["fields"]}
+
+
+def test_a_plain_request_takes_the_hosts_defaults(settings: Settings) -> None:
+    spec = _spec(settings)
+    assert (spec.limits.cpus, spec.limits.memory, spec.limits.pids) == (settings.cpus, settings.memory, settings.pids)
+    assert spec.limits.timeout_seconds == 60 * settings.timeout_minutes
+    assert str(spec.image) == GOOD["image"]
+
+
+def test_every_wrong_field_is_named_not_only_the_first(settings: Settings) -> None:
+    assert _problems(settings, repository_url="file:///etc", image="Team/App", context="/etc", target="a b") == {
+        "repository_url",
+        "image",
+        "context",
+        "target",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("repository_url", "--upload-pack=touch /tmp/x"),
+        ("repository_url", "-oProxyCommand=x"),
+        ("repository_url", "ssh://-oProxyCommand=x/y"),
+        ("repository_url", "ext::sh -c id"),
+        ("repository_url", "file:///etc"),
+        ("repository_url", "/etc"),
+        ("repository_url", "https://host/a\nb"),
+        ("repository_url", "https://host/a\x00b"),
+        ("repository_url", "https://user:secret@host/a"),
+        ("repository_url", ""),
+        ("ref", "--upload-pack=x"),
+        ("ref", "-x"),
+        ("ref", "a..b"),
+        ("ref", "a b"),
+        ("ref", "a\nb"),
+        ("ref", "a\x00b"),
+        ("image", "team/app:tag"),
+        ("image", "TEAM/app"),
+        ("image", ""),
+        ("image", "host:99999999/"),
+        ("context", "../x"),
+        ("context", "a/../../x"),
+        ("context", "/abs"),
+        ("context", "a\x00b"),
+        ("context", "a\nb"),
+        ("dockerfile", "/etc/passwd"),
+        ("dockerfile", "../Dockerfile"),
+        ("target", "--target"),
+        ("build_args", {"a b": "x"}),
+        ("build_args", {"A": "x\x00"}),
+        ("build_args", {"A": "x" * 40_000}),
+        ("build_args", {f"A{n}": "" for n in range(200)}),
+        ("labels", {"caisson.build": "x"}),
+        ("labels", {"Upper": "x"}),
+        ("secrets", ["a b"]),
+        ("secrets", ["-x"]),
+        ("git_credentials", "ghp_token with spaces"),
+    ],
+)
+def test_bad_values_are_refused_by_field(settings: Settings, field: str, value: Any) -> None:
+    assert field in _problems(settings, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        ({"memory": "lots"}, "limits.memory"),
+        ({"memory": "1t"}, "limits.memory"),
+        ({"memory": "1m"}, "limits.memory"),
+        ({"cpus": 1000}, "limits.cpus"),
+        ({"pids": 3}, "limits.pids"),
+        ({"pids": 4_000_000}, "limits.pids"),
+        ({"workspace": "63g", "memory": "64g"}, "limits.workspace"),
+        ({"workspace": "2g", "memory": "1g"}, "limits.workspace"),
+        ({"timeout_minutes": 5000}, "limits.timeout_minutes"),
+    ],
+)
+def test_limits_are_within_the_hosts_ceiling(settings: Settings, limits: dict[str, Any], field: str) -> None:
+    assert field in _problems(settings, limits=limits)
+
+
+def test_asking_for_less_memory_shrinks_the_workspace_that_was_not_named(settings: Settings) -> None:
+    assert _spec(settings, limits={"memory": "256m"}).limits.workspace == 128 << 20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image": "a"},
+        {**GOOD, "unknown": 1},
+        {**GOOD, "repository_url": "https://h/" + "x" * 10_000_000},
+        {**GOOD, "builder": "magic"},
+        {**GOOD, "limits": {"memory": ["2g"]}},
+        {**GOOD, "build_args": {"A": {"b": "c"}}},
+    ],
+)
+def test_structure_is_checked_and_no_value_is_repeated(data: dict[str, Any]) -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        parse_request(data)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_hash_is_over_everything_that_decides_the_image(settings: Settings) -> None:
+    def digest(sha: str = "a" * 40, labels: dict[str, str] | None = None, **fields: Any) -> str:
+        return _spec(settings, **fields).hash(sha, Builder.BUILDKIT, labels or {})
+
+    same = digest()
+    assert digest(image="other/app", push=True, limits={"cpus": 2}, git_credentials="token") == same
+    assert digest(repository_url="https://GIT.example.com/team/app.git") == same
+    different = [
+        digest(sha="b" * 40),
+        digest(labels={"x": "y"}),
+        digest(context="sub"),
+        digest(dockerfile="D"),
+        digest(target="t"),
+        digest(build_args={"A": "1"}),
+        digest(secrets=["s"]),
+        digest(submodules=True),
+        digest(lfs=True),
+        digest(repository_url="https://git.example.com/team/other.git"),
+        _spec(settings).hash("a" * 40, Builder.CLASSIC, {}),
+    ]
+    assert same not in different
+    assert len(set(different)) == len(different)
+
+
+def test_the_classic_builder_has_no_secrets(settings: Settings) -> None:
+    assert "builder" in _problems(settings, builder="classic", secrets=["x"])
+
+
+def test_the_form_has_a_title_and_a_default_for_every_optional_field() -> None:
+    schema = BuildRequest.model_json_schema()
+    assert schema["required"] == ["repository_url", "image"]
+    for name, field in schema["properties"].items():
+        assert "title" in field or "$ref" in field, name
+        assert "anyOf" not in field, name
