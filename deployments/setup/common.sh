@@ -3,16 +3,18 @@
 set -euo pipefail
 umask 022
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
+# Debian keeps dockerd, ip and iptables where a user's PATH doesn't look.
+export PATH=$PATH:/usr/sbin:/sbin
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-SETUP=$ROOT/deployments/setup
+VENV=$ROOT/.venv
 ENGINE_HOST=${CAISSON_DOCKER_HOST:-unix:///var/run/docker.sock}
 BASE_IMAGE=debian:trixie-slim
 BUILDER_IMAGE=${CAISSON_BUILDER_IMAGE:-caisson-builder:latest}
 
 say() { printf '%s\n' "$*"; }
 
-# A failure that is understood: one sentence with the way out, no log.
+# A failure that is understood: one sentence with the way out, without the log.
 die() {
     trap - EXIT
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -32,7 +34,8 @@ state_dir() {
 
 # begin NAME: from here on LOG takes the detail, and an unexpected end prints its tail.
 begin() {
-    LOG=$(state_dir)/setup/$1.log
+    STATE=$(state_dir)
+    LOG=$STATE/setup/$1.log
     : >"$LOG"
     trap 'ended $?' EXIT
 }
@@ -52,7 +55,7 @@ logged() {
 }
 
 need_root() {
-    ((EUID == 0)) || die "$1 needs root. Run it as root, or do that once by hand."
+    ((EUID == 0)) || die "$1 needs root. Run this as root, or do that once by hand."
 }
 
 missing_packages() {
@@ -79,36 +82,47 @@ apt_install() {
     logged "${install[@]}"
 }
 
-# engine_answers HOST: whether a Docker engine answers there within two seconds.
-engine_answers() {
-    python3 -I -S - "${1#unix://}" <<'PYTHON' 2>/dev/null
-import socket, sys
+# engine_get HOST PATH [SECONDS [KEY…]]: what the engine answers to that GET, or the string found there by its keys.
+# Fails when it doesn't answer with 200 in that time. In Python, for a bare Debian has neither curl nor a docker CLI.
+engine_get() {
+    python3 -I -S - "$1" "$2" "${3:-5}" "${@:4}" <<'PYTHON' 2>/dev/null
+import json, socket, sys
+
+host, path, seconds, *keys = sys.argv[1:]
 with socket.socket(socket.AF_UNIX) as s:
-    s.settimeout(2)
-    s.connect(sys.argv[1])
-    s.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-    sys.exit(b" 200 " not in s.recv(64))
+    s.settimeout(float(seconds))
+    s.connect(host.removeprefix("unix://"))
+    # Version 1.0 of HTTP: the answer ends with the connection, and is never chunked.
+    s.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+    answer = b"".join(iter(lambda: s.recv(65536), b""))
+head, _, body = answer.partition(b"\r\n\r\n")
+if head.split()[1] != b"200":
+    sys.exit(1)
+if keys:
+    value = json.loads(body)
+    for key in keys:
+        value = value[int(key) if isinstance(value, list) else key]
+    body = value.encode()
+sys.stdout.buffer.write(body)
 PYTHON
 }
 
-# await_engine HOST PID SECONDS: until it answers, or its process is gone.
+engine_answers() { engine_get "$1" /_ping 2 >/dev/null; }
+image_id() { engine_get "$1" "/images/$2/json" 5 Id; }
+image_label() { engine_get "$1" "/images/$2/json" 5 Config Labels "$3"; }
+
+# await_engine HOST SECONDS [PID]: until it answers; not longer than its process lives.
 await_engine() {
-    local until=$((SECONDS + $3))
+    local until=$((SECONDS + $2))
     until engine_answers "$1"; do
-        kill -0 "$2" 2>/dev/null || return 1
+        [[ -z ${3:-} ]] || kill -0 "$3" 2>/dev/null || return 1
         ((SECONDS < until)) || return 1
         sleep 0.2
     done
 }
 
-# docker_on HOST ARGUMENT…: the docker CLI that gets on with that engine.
-docker_on() {
-    local host=$1
-    shift
-    "$(docker_cli "$host")" --host "$host" "$@"
-}
-
-# A CLI can be too new for an old engine; Debian's own is then the second choice.
+# docker_cli HOST: path of a docker CLI that gets on with that engine. One can be too new for an old engine, or there
+# for something else; Debian's own is then the second choice.
 docker_cli() {
     local cli
     for cli in "$(command -v docker || true)" /usr/bin/docker; do
@@ -120,37 +134,37 @@ docker_cli() {
     return 1
 }
 
-image_id() { docker_on "$1" image inspect --format '{{.Id}}' "$2" 2>/dev/null; }
-
-# copy_image FROM TO IMAGE: the same image on the other engine, if the first has it.
-copy_image() {
-    local wanted
-    wanted=$(image_id "$1" "$3") || return 0
-    [[ $(image_id "$2" "$3" || true) == "$wanted" ]] && return
-    say "Copying $3 to the engine at $2"
-    docker_on "$1" save "$3" | docker_on "$2" load >>"$LOG" 2>&1
+docker_on() {
+    local cli
+    cli=$(docker_cli "$1") || die "No docker CLI here gets on with the engine at $1. Install Debian's docker.io."
+    "$cli" --host "$1" "${@:2}"
 }
 
-# The Debian mirror that this host's own apt uses.
-debian_mirror() {
-    local mirror
+# The base URL of the first repository in this host's own apt sources whose URL matches; empty: none.
+apt_repository() {
     # shellcheck disable=SC2016  # apt expands it
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 -E '/debian/?$' || true)
-    printf '%s' "${mirror:-http://deb.debian.org/debian}"
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 -E "$1" || true
 }
 
-# bootstrap DIRECTORY [PACKAGE…]: a Debian trixie root, whole or not at all.
+# bootstrap TARGET [PACKAGE…]: a minimal Debian trixie, as a directory or, where the name says so, a tar archive.
+# mmdebstrap does what debootstrap does, in 15 s instead of 40, and needs no directory for an archive.
 bootstrap() {
-    local directory=$1
+    local target=$1 mirror security options=()
     shift
-    need_root "Bootstrapping a Debian root"
-    apt_install "to bootstrap Debian" debootstrap debian-archive-keyring
-    local include=()
-    (($#)) && include=("--include=$(IFS=,; printf '%s' "$*")")
-    rm -rf --one-file-system "$directory.part"
-    mkdir -p "$directory.part"
-    logged debootstrap --variant=minbase "${include[@]}" trixie "$directory.part" "$(debian_mirror)"
-    rm -rf "$directory.part"/var/cache/apt/archives/*.deb "$directory.part"/var/cache/apt/*.bin \
-        "$directory.part"/var/lib/apt/lists/* "$directory.part"/var/log/*.log
-    mv "$directory.part" "$directory"
+    need_root "Bootstrapping Debian"
+    apt_install "to bootstrap Debian" mmdebstrap debian-archive-keyring
+    mirror=$(apt_repository '/debian/?$')
+    security=$(apt_repository '/debian-security/?$')
+    (($#)) && options+=("--include=$(IFS=,; printf '%s' "$*")")
+    # As in Debian's official slim image: no documentation, manuals and translations, and no package files kept.
+    local path
+    for path in doc man info locale groff linda lintian; do
+        options+=("--dpkgopt=path-exclude=/usr/share/$path/*")
+    done
+    options+=("--dpkgopt=path-include=/usr/share/doc/*/copyright"
+        '--aptopt=APT::Keep-Downloaded-Packages "false"' '--aptopt=Acquire::Languages "none"')
+    logged mmdebstrap --variant=minbase "${options[@]}" trixie "$target" \
+        "deb ${mirror:-http://deb.debian.org/debian} trixie main" \
+        "deb ${mirror:-http://deb.debian.org/debian} trixie-updates main" \
+        "deb ${security:-http://deb.debian.org/debian-security} trixie-security main"
 }

@@ -2,7 +2,7 @@
 # A second, newer Docker engine beside the host's own, for tests: Debian trixie's, in a root directory, network
 # namespace and mount namespace of its own, so that neither engine sees the other's bridge, iptables or storage.
 #
-#   test-engine.sh start    make it (once, ~45 s), start it, copy the base and builder images to it; prints its address
+#   test-engine.sh start    make it (once, 30 s), start it, copy the first engine's base and builder images to it
 #   test-engine.sh stop     stop it with its containers; the root directory stays
 #   test-engine.sh status   prints its address, and fails when it doesn't answer
 #   test-engine.sh purge    stop it and remove everything of it
@@ -90,6 +90,15 @@ write_resolv_conf() {
     say "No name server in /etc/resolv.conf that containers can reach: builds on this engine won't resolve names."
 }
 
+# copy_image IMAGE: the first engine's image, if it has it and this one hasn't the same.
+copy_image() {
+    local wanted
+    wanted=$(image_id "$ENGINE_HOST" "$1") || return 0
+    [[ $(image_id "$HOST" "$1" || true) == "$wanted" ]] && return
+    say "Copying $1 to the test engine"
+    docker_on "$ENGINE_HOST" save "$1" | docker_on "$HOST" load >>"$LOG" 2>&1
+}
+
 # `ip netns exec` would remount /sys and hide the cgroups, and a chroot would break `docker exec`: hence this way in.
 # shellcheck disable=SC2016  # $1 and $2 are the inner shell's own
 launch() {
@@ -113,7 +122,9 @@ start() {
     apt_install "for the test engine" iproute2 iptables util-linux mount
     if [[ ! -d $ENGINE_ROOT ]]; then
         say "Bootstrapping a second, newer Docker engine for tests (Debian trixie's, in $ENGINE_ROOT)"
-        bootstrap "$ENGINE_ROOT" "${PACKAGES[@]}"
+        rm -rf --one-file-system "$ENGINE_ROOT.part"
+        bootstrap "$ENGINE_ROOT.part" "${PACKAGES[@]}"
+        mv "$ENGINE_ROOT.part" "$ENGINE_ROOT"
     fi
     network_up
     write_resolv_conf
@@ -124,16 +135,13 @@ start() {
         rm -f "$ENGINE_ROOT/run/docker.pid"
         : >"$DIR/dockerd.log"
         launch
-        if ! await_engine "$HOST" "$ENGINE_PID" 60; then
+        if ! await_engine "$HOST" 60 "$ENGINE_PID"; then
             cat "$DIR/dockerd.log" >>"$LOG"
             return 1
         fi
     fi
-    if engine_answers "$ENGINE_HOST"; then
-        copy_image "$ENGINE_HOST" "$HOST" "$BASE_IMAGE"
-        copy_image "$ENGINE_HOST" "$HOST" "$BUILDER_IMAGE"
-    fi
-    say "$HOST"
+    copy_image "$BASE_IMAGE"
+    copy_image "$BUILDER_IMAGE"
 }
 
 stop() {
@@ -166,7 +174,7 @@ case $command in
 start) start ;;
 stop) stop ;;
 status)
-    engine_answers "$HOST" || die "The test engine doesn't run. Start it with $SETUP/test-engine.sh start"
+    engine_answers "$HOST" || die "The test engine doesn't run. Start it with deployments/setup/test-engine.sh start"
     say "$HOST"
     ;;
 purge)
