@@ -5,6 +5,7 @@
 #   test-engine.sh start    make it (once, 30 s), start it, copy the first engine's base and builder images to it
 #   test-engine.sh stop     stop it with its containers; the root directory stays
 #   test-engine.sh status   prints its address, and fails when it doesn't answer
+#   test-engine.sh engines  prints both engines as the tests take them: NAME=ADDRESS@GATEWAY;NAME=ADDRESS@GATEWAY
 #   test-engine.sh purge    stop it and remove everything of it
 #
 # Its containers reach the host's servers at 10.231.77.1, and the outside through the host (NAT).
@@ -161,6 +162,23 @@ stop() {
     network_down
 }
 
+# major_minor HOST: such as 20.10; a question mark for an engine that doesn't answer.
+major_minor() {
+    local version
+    version=$(engine_get "$1" /version 5 Version || true)
+    [[ $version =~ ^[0-9]+\.[0-9]+ ]] && printf '%s' "${BASH_REMATCH[0]}" || printf '?'
+}
+
+# Both, whether they answer or not: a test of an engine that doesn't is to fail, not to be left out.
+engines() {
+    local first second gateway
+    first=$(major_minor "$ENGINE_HOST")
+    second=$(major_minor "$HOST")
+    [[ $second != "$first" ]] || second+=-second
+    gateway=$(engine_get "$ENGINE_HOST" /networks/bridge 5 IPAM Config 0 Gateway || true)
+    say "$first=$ENGINE_HOST@${gateway:-172.17.0.1};$second=$HOST@$HOST_ADDRESS"
+}
+
 command=${1:-start}
 case $command in
 start | stop | purge)
@@ -177,9 +195,10 @@ status)
     engine_answers "$HOST" || die "The test engine doesn't run. Start it with deployments/setup/test-engine.sh start"
     say "$HOST"
     ;;
+engines) engines ;;
 purge)
     stop
     rm -rf --one-file-system "$DIR"
     ;;
-*) die "unknown command '$command': start, stop, status or purge" ;;
+*) die "unknown command '$command': start, stop, status, engines or purge" ;;
 esac

@@ -1,0 +1,141 @@
+"""The Docker engines that tests run on: which there are, and that no builder is left on them.
+
+A test that takes ``engine_host`` runs once on each engine. An engine that doesn't answer fails the test: never a skip.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+SETUP = Path(__file__).parent.parent / "deployments" / "setup"
+# How long a builder that is being removed when the last test ends may take to be gone.
+REMOVAL_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class EngineHost:
+    """One Docker engine, and how its host and its containers reach each other."""
+
+    name: str
+    """Its version as a person says it: ``20.10``, ``26.1``."""
+    docker_host: str
+    """Its address: ``unix:///path``."""
+    gateway: str
+    """Address of this host on which its containers reach servers that tests start."""
+
+    @property
+    def socket(self) -> Path:
+        """The engine's socket, as this host sees it."""
+        return Path(self.docker_host.removeprefix("unix://"))
+
+    @property
+    def root(self) -> Path:
+        """Root directory of the engine's own view of files, as this host sees it."""
+        path = str(self.socket)
+        return Path(path.removesuffix("/run/docker.sock").removesuffix("/var") or "/")
+
+    @property
+    def socket_in_engine(self) -> str:
+        """What ``CAISSON_ENGINE_SOCKET`` has to be; empty where the engine sees the path that this host sees."""
+        return "" if self.root == Path("/") else "/run/docker.sock"
+
+    @property
+    def data_root(self) -> str:
+        """What ``CAISSON_DOCKER_DATA_ROOT`` has to be; empty where the engine's own answer is right here."""
+        return "" if self.root == Path("/") else str(self.root / "var/lib/docker")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask_engine(host: EngineHost, path: str) -> Any:
+    """What the engine answers to ``GET path``; raises ``OSError`` when it doesn't answer, or not with 200."""
+    connection = _UnixConnection(host.socket)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{path}: {error!r}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise OSError(f"{path}: {response.status} {body[:200]!r}")
+    return json.loads(body) if response.getheader("Content-Type", "").startswith("application/json") else body
+
+
+def parse_engines(text: str) -> tuple[EngineHost, ...]:
+    """Engines from ``NAME=unix:///PATH@GATEWAY;…``; raises ``ValueError`` for anything else."""
+    engines = []
+    for entry in filter(None, text.strip().split(";")):
+        name, named, rest = entry.partition("=")
+        docker_host, separator, gateway = rest.rpartition("@")
+        if not (name and named and separator and gateway and docker_host.startswith("unix:///")):
+            raise ValueError(f"CAISSON_TEST_ENGINES: {entry!r} is not NAME=unix:///PATH@GATEWAY.")
+        engines.append(EngineHost(name, docker_host, gateway))
+    return tuple(engines)
+
+
+@functools.cache
+def find_engines() -> tuple[EngineHost, ...]:
+    """The host's own engine first, then the newer one: from ``CAISSON_TEST_ENGINES``, else from the set-up script."""
+    text = os.environ.get("CAISSON_TEST_ENGINES", "")
+    if not text:
+        command = [str(SETUP / "test-engine.sh"), "engines"]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return parse_engines(text)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # Only for tests that want an engine: unit tests ask for none, and need none.
+    if "engine_host" in metafunc.fixturenames:
+        engines = find_engines()
+        metafunc.parametrize("engine_host", engines, ids=[e.name for e in engines], indirect=True, scope="session")
+
+
+def _builders(host: EngineHost) -> dict[str, str]:
+    label = quote(json.dumps({"label": ["caisson.build"]}))
+    containers = ask_engine(host, f"/containers/json?all=1&filters={label}")
+    return {container["Id"]: container["Names"][0] for container in containers}
+
+
+@pytest.fixture(scope="session")
+def engine_host(request: pytest.FixtureRequest) -> Iterator[EngineHost]:
+    """One engine after the other. When its last test is done no builder of the session may be left on it."""
+    host: EngineHost = request.param
+    try:
+        ask_engine(host, "/_ping")
+        before = _builders(host)
+    except OSError as error:
+        pytest.fail(
+            f"Engine {host.name} doesn't answer at {host.docker_host} ({error}). "
+            "Start it: deployments/setup/engine.sh, then deployments/setup/test-engine.sh start.",
+            pytrace=False,
+        )
+    yield host
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while left := {name for container, name in _builders(host).items() if container not in before}:
+        if time.monotonic() > deadline:
+            pytest.fail(f"Builders are left on engine {host.name}: {', '.join(sorted(left))}", pytrace=False)
+        time.sleep(0.2)
