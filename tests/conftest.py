@@ -121,21 +121,32 @@ def _builders(host: EngineHost) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def engine_host(request: pytest.FixtureRequest) -> Iterator[EngineHost]:
-    """One engine after the other. When its last test is done no builder of the session may be left on it."""
+def _builders_before() -> Iterator[dict[EngineHost, frozenset[str]]]:
+    """By engine that a test used, the builders that were there before. At the end no other may be left on any of them."""
+    before: dict[EngineHost, frozenset[str]] = {}
+    yield before
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while left := [
+        f"{name} on engine {host.name}"
+        for host, known in before.items()
+        for container, name in _builders(host).items()
+        if container not in known
+    ]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"Builders are left: {', '.join(sorted(left))}", pytrace=False)
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def engine_host(request: pytest.FixtureRequest, _builders_before: dict[EngineHost, frozenset[str]]) -> EngineHost:
+    """One engine after the other."""
     host: EngineHost = request.param
     try:
-        ask_engine(host, "/_ping")
-        before = _builders(host)
+        _builders_before[host] = frozenset(_builders(host))
     except OSError as error:
         pytest.fail(
             f"Engine {host.name} doesn't answer at {host.docker_host} ({error}). "
             "Start it: deployments/setup/engine.sh, then deployments/setup/test-engine.sh start.",
             pytrace=False,
         )
-    yield host
-    deadline = time.monotonic() + REMOVAL_SECONDS
-    while left := {name for container, name in _builders(host).items() if container not in before}:
-        if time.monotonic() > deadline:
-            pytest.fail(f"Builders are left on engine {host.name}: {', '.join(sorted(left))}", pytrace=False)
-        time.sleep(0.2)
+    return host
