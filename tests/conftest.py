@@ -122,7 +122,7 @@ def _builders(host: EngineHost) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def _builders_before() -> Iterator[dict[EngineHost, frozenset[str]]]:
-    """By engine that a test used, the builders that were there before. At the end no other may be left on any of them."""
+    """By engine that a test used, the builders there before. At the end no other may be left on any of them."""
     before: dict[EngineHost, frozenset[str]] = {}
     yield before
     deadline = time.monotonic() + REMOVAL_SECONDS

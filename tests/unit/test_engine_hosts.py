@@ -39,7 +39,7 @@ def test_an_engine_in_a_root_of_its_own_sees_other_paths() -> None:
 
 
 def test_a_missing_engine_fails_and_never_skips(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    (tmp_path / "conftest.py").write_text("pytest_plugins = ['tests.conftest']\n")
     (tmp_path / "test_it.py").write_text("def test_it(engine_host): pass\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
