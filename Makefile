@@ -1,0 +1,52 @@
+# From a bare Debian machine: `make demo` builds an image, `make test` proves the whole.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean images test-images
+
+SETUP := deployments/setup
+PYTHON := .venv/bin/python
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: export CAISSON_DEMO_REPO := $(REPO)
+demo: export CAISSON_DEMO_REF := $(REF)
+demo: ## An image from a git repository, by Caisson on this machine (REPO=URL REF=…: from yours)
+	@$(SETUP)/environment.sh
+	@$(MAKE) images
+	@$(PYTHON) -m deployments.demo
+
+test: ## All tests, on real engines (ARGS=… goes to pytest)
+	@$(SETUP)/environment.sh --dev
+	@$(MAKE) test-images
+	@$(SETUP)/test-tools.sh
+	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" $(PYTHON) -m pytest $(ARGS)
+
+lint: ## Format, style, types, layers, shell
+	@$(SETUP)/environment.sh --dev
+	@$(SETUP)/test-tools.sh --lint
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@shellcheck $(SETUP)/*.sh .ci/run
+
+bench: ## What Caisson adds to a build, measured against plain shell (ARGS=--quick: a short one)
+	@$(SETUP)/environment.sh --dev
+	@$(MAKE) images
+	@$(SETUP)/test-tools.sh
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+clean: ## Stop what this project started, and remove the environment and caches
+	@$(SETUP)/clean.sh
+
+# The engine of this host, and the images that builds need on it.
+images:
+	@$(SETUP)/engine.sh
+	@$(SETUP)/base-image.sh
+	@$(SETUP)/builder-image.sh
+
+test-images: images
+	@$(SETUP)/test-engine.sh start

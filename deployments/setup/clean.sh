@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Stops what this project started and removes the environment and caches; says what it leaves.
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+CACHES=(.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache .hypothesis build caisson.egg-info)
+
+# Builders are labelled; so nothing else on the engine is touched.
+remove_builders() {
+    local containers
+    engine_answers "$ENGINE_HOST" || return 0
+    mapfile -t containers < <(docker_on "$ENGINE_HOST" ps --all --quiet --filter label=caisson.build)
+    ((${#containers[@]})) || return 0
+    say "Removing ${#containers[@]} builder container(s)"
+    logged docker_on "$ENGINE_HOST" rm --force --volumes "${containers[@]}"
+}
+
+begin clean
+if [[ -x $VENV/bin/caisson ]]; then
+    say "Stopping Caisson"
+    # No Caisson to stop, or an environment that doesn't work any more: neither keeps the rest from going.
+    logged "$VENV/bin/caisson" down || true
+fi
+remove_builders
+if [[ -d /run/netns && -e /run/netns/caisson-test ]]; then
+    say "Stopping the test engine"
+    "$ROOT/deployments/setup/test-engine.sh" stop
+fi
+say "Removing .venv and caches"
+cd "$ROOT" || exit
+rm -rf "$VENV" "${CACHES[@]}"
+find . -name __pycache__ -type d -prune -exec rm -rf {} +
+say "Left: the Docker engine with its images, packages from apt, Caisson's state in $STATE," \
+    "and the stopped test engine in ${CAISSON_TEST_DIR:-/var/lib/caisson-test} (test-engine.sh purge removes it)"
