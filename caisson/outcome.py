@@ -113,6 +113,9 @@ def judge_limits(
 ) -> LimitsReport:
     """How far the limits held, from what the kernel said: never assumed, never taken from Docker's own answer."""
     read = {
+        "asked_memory": planned.memory,
+        "asked_pids": planned.pids,
+        "asked_cpus": planned.cpus,
         "memory": kernel.memory if kernel else None,
         "memory_and_swap": kernel.memory_and_swap if kernel else None,
         "pids": kernel.pids if kernel else None,

@@ -58,6 +58,9 @@ class LimitsReport(BaseModel):
 
     status: Literal["verified", "builder only", "no steps", "unverified"]
     reason: str
+    asked_memory: int | None = None
+    asked_pids: int | None = None
+    asked_cpus: float | None = None
     memory: int | None = None
     memory_and_swap: int | None = None
     pids: int | None = None
