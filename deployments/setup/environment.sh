@@ -52,7 +52,7 @@ case ${1:-} in
 esac
 
 SETUP_LOCK=$ROOT/deployments/setup/setup.lock
-CONTENT=$(cd "$ROOT" && { pwd; cat requirements.lock requirements-dev.lock pyproject.toml "$SETUP_LOCK"; } | sha256sum)
+CONTENT=$(cd "$ROOT" && { pwd; cat requirements.lock requirements-dev.lock pyproject.toml "$SETUP_LOCK"; } | sha256sum | cut -d " " -f 1)
 found=$(cat "$STAMP" 2>/dev/null || true)
 if [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONTENT") ]]; then
     exit 0
