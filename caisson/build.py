@@ -15,9 +15,11 @@ from pathlib import Path
 from caisson.builder import BuildTimeout
 from caisson.buildlog import BuildLog
 from caisson.cgroups import CgroupEvidence
+from caisson.clone import Source
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import BuildCancelled, CaissonError, SettingsInvalid
 from caisson.git import Chosen
+from caisson.git_credentials import GitCredentials, git_environment
 from caisson.ledger import Ledger
 from caisson.plan import LABEL_SPEC, BuildIdentity, ChosenBuilder, Socket
 from caisson.progress import BuildProgress
@@ -87,8 +89,25 @@ class Build:
             host=settings.host_name,
             deadline=self.started + timedelta(seconds=seconds),
         )
+        credentials = GitCredentials.parse(secrets[spec.git_credentials]) if spec.git_credentials else None
+        self.source = Source(
+            url=spec.repository_url,
+            env=git_environment(
+                spec.repository_url,
+                credentials,
+                protocols=settings.allow_protocols,
+                known_hosts=read_file_setting(settings.ssh_known_hosts, "ssh_known_hosts"),
+                lfs=spec.lfs,
+            ),
+            submodules=spec.submodules,
+            lfs=spec.lfs,
+            has_credentials=credentials is not None,
+        )
         self.record = BuildRecord()
-        self.log = BuildLog(log_file(settings, flow_run_id or build_id), secrets.values())
+        self.log = BuildLog(
+            log_file(settings, flow_run_id or build_id),
+            [*secrets.values(), *(credentials.secrets() if credentials else ())],
+        )
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.timeout: BuildTimeout | None = None
         self.tags: tuple[PlannedTag, ...] = ()
@@ -250,14 +269,14 @@ def read_socket(settings: Settings) -> Socket:
     return Socket(path=settings.engine_socket or path, gid=gid)
 
 
-def read_seccomp(settings: Settings) -> str:
-    """The seccomp profile's text, as the engine's API wants it; raises ``SettingsInvalid`` when it can't be read."""
-    if not settings.seccomp_profile:
+def read_file_setting(path: str, setting: str) -> str:
+    """The text of a file that a setting names, empty without one; raises ``SettingsInvalid`` when it can't be read."""
+    if not path:
         return ""
     try:
-        return Path(settings.seccomp_profile).read_text()
-    except OSError as error:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsInvalid(
-            f"seccomp_profile: {settings.seccomp_profile} can't be read ({error.strerror}).",
-            hint="Correct CAISSON_SECCOMP_PROFILE, or unset it for the engine's default profile.",
+            f"{setting}: {path} can't be read ({reason}).", hint=f"Correct CAISSON_{setting.upper()}, or unset it."
         ) from None

@@ -67,6 +67,10 @@ class BuildLog:
         if full:
             self.flush()
 
+    def lines(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.line(text)
+
     def redact(self, text: str) -> str:
         """The text without secrets; for errors and reports."""
         return self._redactor.redact(text)

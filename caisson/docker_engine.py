@@ -40,7 +40,8 @@ class DockerEngine:
     def __init__(self, docker_host: str, *, timeout: float = _DEFAULT_TIMEOUT_SECONDS) -> None:
         self._host = docker_host
         with self._errors():
-            self._api = APIClient(base_url=docker_host, version="auto", timeout=int(timeout))
+            # The stubs of the client leave half of its methods untyped.
+            self._api: Any = APIClient(base_url=docker_host, version="auto", timeout=int(timeout))
 
     def __enter__(self) -> DockerEngine:
         return self

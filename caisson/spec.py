@@ -235,14 +235,20 @@ def _limits(request: BuildRequest, settings: Settings, fields: _Fields) -> Limit
         workspace=workspace,
         timeout_seconds=60 * (asked.timeout_minutes or settings.timeout_minutes),
     )
-    for field, value, most, shown in (
-        ("limits.cpus", limits.cpus, settings.max_cpus, str),
-        ("limits.memory", limits.memory, settings.max_memory, format_size),
-        ("limits.pids", limits.pids, settings.max_pids, str),
-        ("limits.workspace", limits.workspace, settings.max_workspace_size, format_size),
-    ):
+    ceilings = (
+        ("limits.cpus", limits.cpus, settings.max_cpus, f"{limits.cpus:g}", f"{settings.max_cpus:g}"),
+        ("limits.memory", limits.memory, settings.max_memory, *map(format_size, (limits.memory, settings.max_memory))),
+        ("limits.pids", limits.pids, settings.max_pids, str(limits.pids), str(settings.max_pids)),
+        (
+            "limits.workspace",
+            limits.workspace,
+            settings.max_workspace_size,
+            *map(format_size, (limits.workspace, settings.max_workspace_size)),
+        ),
+    )
+    for field, value, most, shown, shown_most in ceilings:
         if value > most:
-            fields.problem(field, f"{shown(value)} is above this host's ceiling of {shown(most)}")  # type: ignore[operator]
+            fields.problem(field, f"{shown} is above this host's ceiling of {shown_most}")
     if limits.timeout_seconds > 60 * settings.max_timeout_minutes:
         fields.problem(
             "limits.timeout_minutes",

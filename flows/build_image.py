@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
-from caisson.build import Build, read_seccomp, read_socket
+from caisson.build import Build, read_file_setting, read_socket
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
-from caisson.git import Chosen
-from caisson.plan import Socket, choose_builder, container_body
+from caisson.plan import choose_builder, container_body
 from caisson.report import BuildReport
 from caisson.request import BuildRequest
 from caisson.settings import Settings, load_settings
@@ -72,7 +70,7 @@ def run_build(
 ) -> BuildReport:
     """The whole chain; raises a ``CaissonError``, with the report published first where a build had begun."""
     spec = make_spec(request, settings)
-    secrets = load_secrets(filter(None, (*spec.secrets, spec.git_credentials)))
+    secrets = load_secrets(name for name in (*spec.secrets, spec.git_credentials) if name)
     with (
         DockerEngine(settings.docker_host) as engine,
         Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id) as build,
@@ -99,7 +97,9 @@ def _steps(build: Build, call: StepCaller) -> None:
         needs_buildkit=bool(spec.secrets),
         require_limits=settings.require_limits,
     )
-    body = container_body(spec, build.identity, socket, settings, seccomp=read_seccomp(settings))
+    body = container_body(
+        spec, build.identity, socket, settings, seccomp=read_file_setting(settings.seccomp_profile, "seccomp_profile")
+    )
     call(check_mounts, build, body, socket)
     call(check_disk, build)
     container = build.engine.create_container(build.identity.container_name, body)
@@ -109,9 +109,9 @@ def _steps(build: Build, call: StepCaller) -> None:
             chosen = call(resolve_commit, build, builder)
             image = call(reuse_image, build, chosen)
             if image is None:
-                commit = call(clone, build, builder, chosen)
-                image = call(build_image_step, build, builder, commit)
-            call(tag_image, build, image, chosen)
+                call(clone, build, builder, chosen)
+                image = call(build_image_step, build, builder)
+            call(tag_image, build, image)
     finally:
         call(remove_builder, build, container)
     if spec.push:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from caisson.build import Build
 from caisson.builder import StartedBuilder
@@ -18,7 +18,7 @@ from tasks.step import step
 
 
 @step("build")
-def build_image(build: Build, builder: StartedBuilder, labels: Mapping[str, str]) -> ImageInfo:
+def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
     """Build, with progress as live log lines; raises ``BuildStepFailed``, ``OutOfMemory`` and their kin."""
     chosen = build.record.chosen
     assert chosen is not None
@@ -28,7 +28,7 @@ def build_image(build: Build, builder: StartedBuilder, labels: Mapping[str, str]
         builder=chosen.builder,
         reference=build.identity.reference,
         cgroup_parent=builder.cgroup.path if builder.cgroup and chosen.holds_steps else "",
-        labels=labels,
+        labels=build.image_labels,
         secret_env=variables,
     )
     parser: ProgressParser = BuildKitProgress() if chosen.builder is Builder.BUILDKIT else ClassicProgress()
@@ -40,12 +40,11 @@ def build_image(build: Build, builder: StartedBuilder, labels: Mapping[str, str]
             exit_code = build.engine.exec(
                 builder.id,
                 argv,
-                on_output=lambda _, chunk: [build.log.line(line) for line in parser.feed(chunk)] and None,
+                on_output=lambda _, chunk: build.log.lines(parser.feed(chunk)),
                 env={**env, **{variable: build.secrets[name] for name, variable in variables.items()}},
             )
         finally:
-            for line in parser.close():
-                build.log.line(line)
+            build.log.lines(parser.close())
             _judge(build, builder, watch)
     if exit_code:
         raise _failure(build, exit_code)
@@ -58,7 +57,26 @@ def build_image(build: Build, builder: StartedBuilder, labels: Mapping[str, str]
     image = build.engine.inspect_image(build.identity.reference)
     if image is None:
         raise BuildFailed("The build ended well, but its image is not on the engine.")
+    _record(build, image)
     return image
+
+
+def _record(build: Build, image: ImageInfo) -> None:
+    record = build.record
+    record.image_id, record.size = image.id, image.size
+    # Layers that came from the cache or the base keep the time at which they were made.
+    began = build.started.timestamp()
+    record.new_bytes = sum(layer.size for layer in build.engine.history(image.id) if layer.created >= began)
+    if record.progress.clipped:
+        record.notes.append("The engine's BuildKit clipped the log of a step (its own limit of lines and speed).")
+    build.ledger.record_build(
+        build_id=build.identity.build_id,
+        spec_hash=record.spec_hash,
+        sha=record.sha,
+        repository_url=build.spec.repository_url.display(),
+        image_id=image.id,
+        finished=datetime.now(UTC),
+    )
 
 
 def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from caisson.build import Build
-from caisson.mounts import builder_policy, mounts_of_body, require_allowed, resolve_on_host
+from caisson.mounts import builder_policy, mounts_of_body, require_allowed, resolve_for_engine
 from caisson.plan import Socket
 from tasks.step import step
 
@@ -14,7 +14,9 @@ from tasks.step import step
 @step("check_mounts")
 def check_mounts(build: Build, body: Mapping[str, Any], socket: Socket) -> None:
     """Refuse a container body with any mount but the Docker socket; raises ``MountRefused``."""
-    verdicts = builder_policy(socket.path).check(mounts_of_body(body), resolve_on_host)
+    verdicts = builder_policy(socket.path).check(
+        mounts_of_body(body), resolve_for_engine(build.settings.docker_socket, socket.path)
+    )
     for verdict in verdicts:
         build.log.line(f"{verdict.mount.source or verdict.mount.kind} → {verdict.mount.target}: {verdict.reason}")
     require_allowed(verdicts)

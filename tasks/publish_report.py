@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
+from collections.abc import Sequence
+from contextvars import copy_context
 from pathlib import Path
+from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from caisson.build import Build, report_file
 from caisson.report import BuildReport
@@ -21,8 +22,8 @@ from tasks.step import run_logger
 REPORT_KEY = "build-report"
 REPORT_DATA_KEY = "build-report-data"
 
-_RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8)
-_BUSY = 503
+_MOST_SECONDS = 10.0
+"""Prefect's client tries for 62 s to reach a dead API; a cancelled run is killed after 30 s."""
 
 
 def publish_report(build: Build, report: BuildReport) -> None:
@@ -32,39 +33,16 @@ def publish_report(build: Build, report: BuildReport) -> None:
     """
     logger = run_logger()
     logger.info(summary(report))
+    file = report_file(build.settings, report.flow_run_id or report.build_id)
     try:
-        write_private(
-            report_file(build.settings, report.flow_run_id or report.build_id), report.model_dump_json(indent=2)
-        )
+        write_private(file, report.model_dump_json(indent=2))
     except OSError as error:
-        logger.warning(f"The report could not be written to this host ({error.strerror}).")
+        logger.warning(f"The report could not be written to {file} ({error.strerror}).")
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    flow_run_id = context.flow_run.id
-    artifacts = (
-        ArtifactCreate(
-            key=REPORT_KEY,
-            type="markdown",
-            # Prefect's pages show a description as markdown too.
-            description=markdown(summary(report)),
-            data=render_markdown(report),
-            flow_run_id=flow_run_id,
-        ),
-        ArtifactCreate(
-            key=REPORT_DATA_KEY,
-            type="json",
-            description="The same report for machines",
-            data=report.model_dump(mode="json"),
-            flow_run_id=flow_run_id,
-        ),
-    )
     try:
-        # Prefect's own retries begin at 2 s: too long for a SQLite that was busy for some milliseconds.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            client = get_client(sync_client=True)
-            for artifact in artifacts:
-                _create(client, artifact)
+        _create(_artifacts(report, context.flow_run.id))
     except Exception as error:
         logger.warning(build.log.redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
 
@@ -83,14 +61,43 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def _create(client: SyncPrefectClient, artifact: ArtifactCreate) -> None:
-    for delay in _RETRY_DELAYS:
+def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, ...]:
+    return (
+        ArtifactCreate(
+            key=REPORT_KEY,
+            type="markdown",
+            # Prefect's pages show a description as markdown too.
+            description=markdown(summary(report)),
+            data=render_markdown(report),
+            flow_run_id=flow_run_id,
+        ),
+        ArtifactCreate(
+            key=REPORT_DATA_KEY,
+            type="json",
+            description="The same report, for machines.",
+            data=report.model_dump(mode="json"),
+            flow_run_id=flow_run_id,
+        ),
+    )
+
+
+def _create(artifacts: Sequence[ArtifactCreate]) -> None:
+    """Create them in Prefect; raises what went wrong, or ``TimeoutError`` for an API that does not answer in time."""
+    failures: list[Exception] = []
+
+    def work() -> None:
         try:
-            client.create_artifact(artifact)
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != _BUSY:
-                raise
-            time.sleep(delay)
-        else:
-            return
-    client.create_artifact(artifact)
+            client = get_client(sync_client=True)
+            for artifact in artifacts:
+                client.create_artifact(artifact)
+        except Exception as error:
+            failures.append(error)
+
+    # A thread, since a call in this one can't be given up; with this context, for the run's client and settings.
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="publish-report", daemon=True)
+    thread.start()
+    thread.join(_MOST_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"the API did not answer within {_MOST_SECONDS:g} s")
+    if failures:
+        raise failures[0]

@@ -11,5 +11,7 @@ from tasks.step import step
 
 @step("resolve_commit")
 def resolve_commit(build: Build, builder: StartedBuilder) -> Chosen:
-    """Ask the remote for its refs and choose; raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``."""
-    raise NotImplementedError
+    """Ask the remote and choose; raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``."""
+    chosen = resolve(build.engine, builder.id, build.source, build.spec.ref, build.log.line)
+    build.log.line(f"{build.spec.ref or 'HEAD'} is {chosen.kind} {chosen.name or chosen.sha[:12]} at {chosen.sha}")
+    return chosen

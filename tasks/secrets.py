@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from prefect.blocks.system import Secret
 
@@ -39,7 +40,7 @@ def _load(name: str) -> str:
 
 def _load_block(name: str) -> str | None:
     try:
-        block = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
     except Exception:
         # Not there, no API, or not readable: for a build it is all the same, and none of it may be shown.
         return None

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from caisson.build import Build
-from caisson.builder import StartedBuilder, start_builder
+from caisson.builder import StartedBuilder
+from caisson.builder import start_builder as start_container
 from caisson.engine import ContainerID
 from caisson.errors import EngineLost
-from caisson.mounts import builder_policy, mounts_of_inspect, require_allowed, resolve_on_host
+from caisson.mounts import builder_policy, mounts_of_inspect, require_allowed, resolve_for_engine
 from caisson.plan import Socket
-from caisson.posture import ExpectedPosture, check_posture
-from caisson.report import PostureReport
 from caisson.sizes import format_size
 from tasks.step import step
 
 
 @step("start_builder")
-def start(build: Build, container: ContainerID, socket: Socket) -> StartedBuilder:
+def start_builder(build: Build, container: ContainerID, socket: Socket) -> StartedBuilder:
     """Start the created builder after its effective mounts have passed the policy; raises ``MountRefused``."""
     created = build.engine.inspect_container(container)
     if created is None:
         raise EngineLost("The builder is gone before it was started.")
-    require_allowed(builder_policy(socket.path).check(mounts_of_inspect(created.raw), resolve_on_host))
-    builder = start_builder(build.engine, container)
-    build.record.posture = [
-        PostureReport(title=item.title, status=item.status, reason=item.reason, source=item.source)
-        for item in check_posture(builder.inspected, _expected(build, socket))
-    ]
+    require_allowed(
+        builder_policy(socket.path).check(
+            mounts_of_inspect(created.raw), resolve_for_engine(build.settings.docker_socket, socket.path)
+        )
+    )
+    builder = start_container(build.engine, container)
     limits = build.spec.limits
     build.log.line(
         f"{build.identity.container_name} ({container[:12]}) runs as uid {build.settings.builder_uid}: "
@@ -36,7 +32,3 @@ def start(build: Build, container: ContainerID, socket: Socket) -> StartedBuilde
         f"{format_size(limits.workspace)} workspace; it destroys itself at {build.identity.deadline:%H:%M:%S %Z}"
     )
     return builder
-
-
-def _expected(build: Build, socket: Socket) -> ExpectedPosture:
-    raise NotImplementedError

@@ -42,6 +42,6 @@ def step(
             finally:
                 build.log.attach(before)
 
-        return task(body, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+        return task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(body)
 
     return decorate

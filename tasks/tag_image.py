@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from caisson.build import Build
 from caisson.engine import ImageID, ImageInfo
 from caisson.report import TagReport
-from caisson.tagging import PlannedTag
 from tasks.step import step
 
 
 @step("tag_image")
-def tag_image(build: Build, image: ImageInfo, tags: tuple[PlannedTag, ...]) -> None:
+def tag_image(build: Build, image: ImageInfo) -> None:
     """Point every planned tag at the image, and record what each pointed to before."""
-    for planned in tags:
+    for planned in build.tags:
         reference = f"{build.spec.image}:{planned.tag}"
         current = build.engine.inspect_image(reference)
         previous = current.id if current and current.id != image.id else None
@@ -31,7 +30,8 @@ def tag_image(build: Build, image: ImageInfo, tags: tuple[PlannedTag, ...]) -> N
             TagReport(reference=reference, rule=planned.rule, reason=planned.reason, previous=previous or "")
         )
         build.log.line(f"{reference} → {_short(image.id)}{f' (was {_short(previous)})' if previous else ''}")
-    build.engine.untag_image(build.identity.reference)
+    if not build.record.reused:
+        build.engine.untag_image(build.identity.reference)
 
 
 def _short(image: ImageID) -> str:
