@@ -10,7 +10,8 @@ image_id "$HOST" "$BASE_IMAGE" >/dev/null && exit 0
 
 begin base-image
 # Asks for the manifest first: without a way to the registry that fails in seconds, a pull may hang for minutes.
-if engine_get "$HOST" "/distribution/$BASE_IMAGE/json" 10 >/dev/null && logged docker_on "$HOST" pull "$BASE_IMAGE"; then
+if engine_get "$HOST" "/distribution/$BASE_IMAGE/json" 10 >/dev/null &&
+    logged docker_on "$HOST" pull "$BASE_IMAGE"; then
     say "Pulled $BASE_IMAGE"
     exit 0
 fi

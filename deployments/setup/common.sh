@@ -162,7 +162,11 @@ bootstrap() {
         options+=("--dpkgopt=path-exclude=/usr/share/$path/*")
     done
     options+=("--dpkgopt=path-include=/usr/share/doc/*/copyright"
-        '--aptopt=APT::Keep-Downloaded-Packages "false"' '--aptopt=Acquire::Languages "none"')
+        '--aptopt=Acquire::Languages "none"')
+    # Written at the end, for mmdebstrap itself would stumble over it.
+    # shellcheck disable=SC2016  # the hook's own $1: the new root
+    options+=('--customize-hook=echo "Binary::apt-get::APT::Keep-Downloaded-Packages \"false\";" \
+        >"$1/etc/apt/apt.conf.d/no-archives"')
     logged mmdebstrap --variant=minbase "${options[@]}" trixie "$target" \
         "deb ${mirror:-http://deb.debian.org/debian} trixie main" \
         "deb ${mirror:-http://deb.debian.org/debian} trixie-updates main" \

@@ -52,7 +52,8 @@ case ${1:-} in
 esac
 
 SETUP_LOCK=$ROOT/deployments/setup/setup.lock
-CONTENT=$(cd "$ROOT" && { pwd; cat requirements.lock requirements-dev.lock pyproject.toml "$SETUP_LOCK"; } | sha256sum | cut -d " " -f 1)
+# The place belongs to it: an environment doesn't work where it wasn't made.
+CONTENT=$(cd "$ROOT" && { pwd && cat requirements*.lock pyproject.toml "$SETUP_LOCK"; } | sha256sum | cut -d ' ' -f 1)
 found=$(cat "$STAMP" 2>/dev/null || true)
 if [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONTENT") ]]; then
     exit 0

@@ -132,7 +132,8 @@ start() {
     if ! engine_answers "$HOST"; then
         say "Starting the test engine"
         # What a crash or a reboot left would be taken for a running engine.
-        [[ -n $(netns_pids) ]] || rm -rf --one-file-system "${ENGINE_ROOT:?}"/run/docker* "${ENGINE_ROOT:?}"/run/containerd
+        [[ -n $(netns_pids) ]] ||
+            rm -rf --one-file-system "${ENGINE_ROOT:?}"/run/docker* "${ENGINE_ROOT:?}"/run/containerd
         rm -f "$ENGINE_ROOT/run/docker.pid"
         : >"$DIR/dockerd.log"
         launch
