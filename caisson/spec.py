@@ -235,25 +235,21 @@ def _limits(request: BuildRequest, settings: Settings, fields: _Fields) -> Limit
         workspace=workspace,
         timeout_seconds=60 * (asked.timeout_minutes or settings.timeout_minutes),
     )
-    ceilings = (
-        ("limits.cpus", limits.cpus, settings.max_cpus, f"{limits.cpus:g}", f"{settings.max_cpus:g}"),
-        ("limits.memory", limits.memory, settings.max_memory, *map(format_size, (limits.memory, settings.max_memory))),
-        ("limits.pids", limits.pids, settings.max_pids, str(limits.pids), str(settings.max_pids)),
-        (
-            "limits.workspace",
-            limits.workspace,
-            settings.max_workspace_size,
-            *map(format_size, (limits.workspace, settings.max_workspace_size)),
-        ),
+    sizes = (
+        ("limits.memory", limits.memory, settings.max_memory),
+        ("limits.workspace", limits.workspace, settings.max_workspace_size),
     )
-    for field, value, most, shown, shown_most in ceilings:
-        if value > most:
-            fields.problem(field, f"{shown} is above this host's ceiling of {shown_most}")
-    if limits.timeout_seconds > 60 * settings.max_timeout_minutes:
-        fields.problem(
-            "limits.timeout_minutes",
-            f"{limits.timeout_seconds / 60:g} is above this host's ceiling of {settings.max_timeout_minutes:g}",
-        )
+    for field, size, largest in sizes:
+        if size > largest:
+            fields.problem(field, f"{format_size(size)} is above this host's ceiling of {format_size(largest)}")
+    numbers = (
+        ("limits.cpus", limits.cpus, settings.max_cpus),
+        ("limits.pids", limits.pids, settings.max_pids),
+        ("limits.timeout_minutes", limits.timeout_seconds / 60, settings.max_timeout_minutes),
+    )
+    for field, number, most in numbers:
+        if number > most:
+            fields.problem(field, f"{number:g} is above this host's ceiling of {most:g}")
     if limits.memory < _LEAST_MEMORY:
         fields.problem(
             "limits.memory", f"{format_size(limits.memory)} is too little; {format_size(_LEAST_MEMORY)} at least"
