@@ -29,6 +29,8 @@ from caisson.reference import parse_reference
 
 _POLL_SECONDS = 0.02
 _DEFAULT_TIMEOUT_SECONDS = 60
+# The exit code of a process that SIGKILL ended, as the engine tells it.
+_KILLED = 137
 
 
 class DockerEngine:
@@ -167,9 +169,13 @@ class DockerEngine:
                 hint="Start the build again when the engine is back.",
                 details={"cause": error.message},
             ) from None
-        if state is None:
+        if state is None or (state == _KILLED and not self._is_running(container)):
             raise _builder_gone()
         return state
+
+    def _is_running(self, container: ContainerID) -> bool:
+        found = self.inspect_container(container)
+        return found is not None and found.state == "running"
 
     def _await_exit(self, exec_id: str) -> int | None:
         """The exit code; None when the container went away with the step."""

@@ -27,7 +27,7 @@ _LAST_LINES = 15
 _DOCKERFILE_ERRORS = re.compile(
     r"dockerfile parse error|unknown instruction|failed to parse dockerfile|failed to process .*: unexpected"
     r"|failed to create LLB definition|file with no instructions|no build stage in current context"
-    r"|the Dockerfile \(.*\) cannot be empty|failed to read dockerfile|target stage .* could not be found"
+    r"|Dockerfile(?: \(.*\))? cannot be empty|failed to read dockerfile|target stage .* could not be found"
     r"|failed to reach build target|invalid reference format|Cannot locate specified Dockerfile"
     r"|requires (?:at least|exactly) \w+ argument",
     re.IGNORECASE,
@@ -76,14 +76,14 @@ def classify_build_failure(
             hint="Raise limits.workspace if the repository is large; else see the disk that Docker is on.",
             details=details,
         )
-    if _DOCKERFILE_ERRORS.search(text):
-        return DockerfileInvalid(f"The Dockerfile is invalid: {_reason(progress, tail)}.", details=details)
     if _IMAGE_MISSING.search(text):
         return BuildFailed(
             f"A base image can't be had: {_reason(progress, tail)}.",
             hint="Check its name, and that the host reaches the registry or has the image.",
             details=details,
         )
+    if _DOCKERFILE_ERRORS.search(text):
+        return DockerfileInvalid(f"The Dockerfile is invalid: {_reason(progress, tail)}.", details=details)
     return BuildFailed(f"The build failed{where}: {_reason(progress, tail)}.", details=details)
 
 

@@ -25,7 +25,15 @@ LABEL_SPEC = "caisson.spec"
 
 # BuildKit knows the Dockerfile attribute cgroup-parent from engine 23.0 on (API 1.42); 20.10 ignores it silently.
 _API_WITH_BUILDKIT_CGROUP_PARENT = (1, 42)
-# Docker's own CLI speaks to no older engine since version 23.
+_ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108
+    "DOCKER_CONFIG": "/tmp/.docker",  # noqa: S108
+    "DOCKER_CLI_HINTS": "false",
+    "LC_ALL": "C.UTF-8",
+}
+BUILDER_ENVIRONMENT = frozenset({*_ENVIRONMENT, "PATH"})
+"""Names of all variables that a builder has: ours, and the image's ``PATH``."""
+
 _TMP_SIZE = 64 << 20
 
 
@@ -134,7 +142,7 @@ def container_body(
         "Cmd": ["sleep", f"{seconds:.0f}"],
         "User": f"{settings.builder_uid}:{settings.builder_uid}",
         "WorkingDir": WORKSPACE,
-        "Env": ["HOME=/tmp", "DOCKER_CONFIG=/tmp/.docker", "DOCKER_CLI_HINTS=false", "LC_ALL=C.UTF-8"],
+        "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
         "Labels": identity.labels(),
         "StopSignal": "SIGKILL",
         "HostConfig": {

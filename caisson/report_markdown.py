@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from caisson.report import BuildReport, LimitsReport, PostureReport, TagReport
 from caisson.report_picture import format_seconds, picture
 from caisson.sizes import format_size
-from caisson.untrusted import code, code_block, markdown
+from caisson.untrusted import code, code_block, folded_block, markdown
 
-_MARKS = {"pass": "✓ pass", "fail": "✗ fail", "not applicable": "– n/a"}
+_MARKS = {"pass": "✓\u00a0pass", "fail": "✗\u00a0fail", "not applicable": "–\u00a0n/a"}
 _POSTURE_ORDER = ("fail", "not applicable", "pass")
 
 
@@ -69,18 +69,20 @@ def _failure(report: BuildReport) -> Iterator[str]:
 def _image(report: BuildReport) -> Iterator[str]:
     if not report.tags:
         return
-    yield "### Image"
+    yield f"### Image {code(report.image)}"
     pushed = any(tag.digest for tag in report.tags)
-    header = ["Tag", "Why", "Pointed to before", *(["Digest"] if pushed else [])]
-    yield _table(header, (_tag_row(tag, pushed=pushed) for tag in report.tags))
+    header = ["Tag", "Why", "Was", *(["Digest"] if pushed else [])]
+    yield _table(header, (_tag_row(report, tag, pushed=pushed) for tag in report.tags))
+    digests = dict.fromkeys(f"{report.image}@{tag.digest}" for tag in report.tags if tag.digest)
+    # A block, since IDs are there to be copied, and too long for a table.
+    yield code_block([f"image ID  {report.image_id}", *(f"digest    {digest}" for digest in digests)])
 
 
-def _tag_row(tag: TagReport, *, pushed: bool) -> list[str]:
-    before = code(_short(tag.previous)) if tag.previous else "–"
+def _tag_row(report: BuildReport, tag: TagReport, *, pushed: bool) -> list[str]:
     return [
-        code(tag.reference),
+        code(tag.reference.removeprefix(f"{report.image}:")),
         markdown(tag.reason or tag.rule),
-        before,
+        code(_short(tag.previous)) or "new",
         *([code(_short(tag.digest)) or "–"] if pushed else []),
     ]
 
@@ -110,8 +112,6 @@ def _fact_rows(report: BuildReport) -> Iterator[tuple[str, str]]:
     yield "Repository", code(report.repository_url, 2048)
     yield "Ref", code(report.ref) if report.ref else "the remote’s default branch"
     yield "Commit", code(report.sha)
-    yield "Image ID", code(report.image_id)
-    yield "Digest", " ".join(code(digest) for digest in dict.fromkeys(tag.digest for tag in report.tags) if digest)
     yield "Size", _size(report)
     yield "Builder", f"{markdown(report.builder)}: {markdown(report.builder_reason)}" if report.builder else ""
     yield "Cache", _cache(report)
@@ -171,7 +171,7 @@ def _posture(report: BuildReport) -> Iterator[str]:
     if not items:
         return
     counts = ", ".join(
-        f"{count} {_MARKS[status].partition(' ')[2]}"
+        f"{count} {_MARKS[status].split()[1]}"
         for status in reversed(_POSTURE_ORDER)
         if (count := sum(item.status == status for item in items))
     )
@@ -194,10 +194,7 @@ def _notes(report: BuildReport) -> Iterator[str]:
 def _log(report: BuildReport) -> Iterator[str]:
     if not report.log_tail:
         return
-    # The blank lines matter: without them the fence is taken for a part of the HTML around it.
-    yield f"<details><summary>The log’s last {len(report.log_tail)} lines</summary>"
-    yield code_block(report.log_tail)
-    yield "</details>"
+    yield folded_block(f"The last {len(report.log_tail)} lines of the log", report.log_tail)
     if report.log_file:
         yield f"The whole log is on {markdown(report.host)} in {code(report.log_file)}."
 

@@ -1,7 +1,7 @@
 """A build's time as a picture: an SVG in a data URI, the only way that Prefect's pages show one inside markdown.
 
-An image in a data URI sees no style sheet of the page, so its colours are chosen to be read on white and on black.
-Pure.
+An image in a data URI sees no style sheet of the page; so it brings its own ground, as dark as the pages' blocks of
+code are in both of their themes. Pure.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from caisson.untrusted import clean, shorten
 
 Kind = Literal["completed", "cached", "failed", "skipped"]
 
-_TEXT = "#6e7781"
-"""4.5 : 1 against white, 4.2 : 1 against GitHub's black: what WCAG asks of text, as near as one colour gets to both."""
-_COLOURS: dict[Kind, str] = {"completed": "#2f9e6e", "cached": "#5b9bd5", "failed": "#e5484d", "skipped": "#8b949e"}
+_GROUND, _TEXT, _LOUD = "#1f2937", "#aab4c3", "#f3f4f6"
+_COLOURS: dict[Kind, str] = {"completed": "#34b37e", "cached": "#60a5fa", "failed": "#f2555a", "skipped": "#8b949e"}
 _WORDS: dict[Kind, str] = {"completed": "done", "cached": "from the cache", "failed": "failed", "skipped": "skipped"}
 
-_WIDTH = 960
-_LABELS = 330
-_TIMES = 70
-_ROW = 24
-_BAR = 12
-_LABEL_CHARACTERS = 46
+# About as wide as the pages' column of text: an image is shrunk to it, and its letters with it.
+_WIDTH = 720
+_MARGIN = 16
+_LABELS = 262
+_TIMES = 80
+_TOP = 40
+_BOTTOM = 40
+_ROW = 22
+_LABEL_CHARACTERS = 34
 _MAX_DOCKERFILE_ROWS = 40
 _BUILD_STEP = "build_image"
 
@@ -101,34 +103,34 @@ def svg(rows: Sequence[Bar], *, total: float) -> str:
     """The rows as an SVG document; ``total`` seconds are the least that the axis spans."""
     span = max([total, 0.001, *(row.start + row.seconds for row in rows)])
     scale = (_WIDTH - _LABELS - _TIMES) / span
-    top = 26
-    height = top + len(rows) * _ROW + 30
+    height = _TOP + len(rows) * _ROW + _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
-        f'font-family="ui-sans-serif,system-ui,sans-serif" font-size="12.5" fill="{_TEXT}">'
+        f'font-family="ui-sans-serif,system-ui,sans-serif" font-size="12" fill="{_TEXT}">'
+        f'<rect x="0" y="0" width="{_WIDTH}" height="{height}" rx="6" fill="{_GROUND}"/>'
     ]
-    parts.extend(_grid(span, scale, top, height - 30))
+    parts.extend(_grid(span, scale, height - _BOTTOM))
     for index, row in enumerate(rows):
-        parts.extend(_row(row, scale, top + index * _ROW))
-    parts.extend(_legend(rows, height - 8))
+        parts.extend(_row(row, scale, _TOP + index * _ROW))
+    parts.extend(_legend(rows, height - 14))
     parts.append("</svg>")
     return "".join(parts)
 
 
-def _grid(span: float, scale: float, top: int, bottom: int) -> Iterator[str]:
+def _grid(span: float, scale: float, bottom: int) -> Iterator[str]:
     step = _tick(span)
     for count in range(int(span / step) + 1):
         x = _LABELS + count * step * scale
-        yield f'<rect x="{x:.1f}" y="{top - 6}" width="1" height="{bottom - top + 6}" fill-opacity=".2"/>'
-        yield f'<text x="{x:.1f}" y="{top - 12}" text-anchor="middle" font-size="11">{_axis(count * step)}</text>'
+        yield f'<rect x="{x:.1f}" y="{_TOP - 8}" width="1" height="{bottom - _TOP + 12}" fill-opacity=".18"/>'
+        yield f'<text x="{x:.1f}" y="{_TOP - 16}" text-anchor="middle" font-size="11">{_axis(count * step)}</text>'
 
 
 def _tick(span: float) -> float:
-    """The round number of seconds that makes at most eight ticks of ``span``."""
+    """The round number of seconds that makes at most six ticks of ``span``."""
     for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600):
-        if span / step <= 8:
+        if span / step <= 6:
             return step
-    return 3600.0 * (int(span / 3600 / 8) + 1)
+    return 3600.0 * (int(span / 3600 / 6) + 1)
 
 
 def _axis(seconds: float) -> str:
@@ -138,18 +140,21 @@ def _axis(seconds: float) -> str:
 def _row(row: Bar, scale: float, y: int) -> Iterator[str]:
     label = escape(shorten(clean(row.label), _LABEL_CHARACTERS - 3 * row.nested))
     start, width = _LABELS + row.start * scale, max(row.seconds * scale, 2)
-    baseline = y + _ROW / 2 + 4.5
+    baseline = y + _ROW / 2 + 4
     if row.nested:
-        font = ' font-family="ui-monospace,monospace" font-size="11"'
-        yield f'<text x="18" y="{baseline:.1f}"{font}>{label}</text>'
+        font, bar, opacity = f'font-family="ui-monospace,monospace" font-size="10.5" fill="{_TEXT}"', 8, 0.8
     else:
-        yield f'<text x="0" y="{baseline:.1f}" font-weight="600">{label}</text>'
-    bar, opacity = (_BAR - 3, 0.75) if row.nested else (_BAR, 1)
+        font, bar, opacity = f'font-weight="600" fill="{_LOUD}"', 12, 1
+    yield f'<text x="{_MARGIN + 12 * row.nested}" y="{baseline:.1f}" {font}>{label}</text>'
     yield (
         f'<rect x="{start:.1f}" y="{y + (_ROW - bar) / 2:.1f}" width="{width:.1f}" height="{bar}" rx="2" '
         f'fill="{_COLOURS[row.kind]}" fill-opacity="{opacity}"/>'
     )
-    yield f'<text x="{start + width + 6:.1f}" y="{baseline:.1f}" font-size="11">{format_seconds(row.seconds)}</text>'
+    yield f'<text x="{start + width + 6:.1f}" y="{baseline:.1f}" font-size="11">{_took(row)}</text>'
+
+
+def _took(row: Bar) -> str:
+    return "cached" if row.kind == "cached" else format_seconds(row.seconds)
 
 
 def _legend(rows: Sequence[Bar], y: int) -> Iterator[str]:
@@ -159,4 +164,4 @@ def _legend(rows: Sequence[Bar], y: int) -> Iterator[str]:
         if kind in kinds:
             yield f'<rect x="{x}" y="{y - 9}" width="10" height="10" rx="2" fill="{colour}"/>'
             yield f'<text x="{x + 15}" y="{y}" font-size="11">{_WORDS[kind]}</text>'
-            x += 120
+            x += 110

@@ -1,38 +1,44 @@
-"""Which tags and OCI labels a commit's image gets. Pure.
+"""Which tags and OCI labels a commit's image gets, and which tags move. Pure.
 
-The rules are those of docker/metadata-action, with versions by semver.org 2.0.0 and labels by the OCI image spec,
-"Annotations". A tag that names a line of versions (``1``, ``1.2``, ``latest``) only ever moves forward.
+The rules, and their order, are those of docker/metadata-action, made safe for a registry that several builds share:
+
+- A tag that stands for several versions (``1``, ``1.2``, ``latest``) only moves forward: a release 1.2.3 that is made
+  after 1.2.9 must not take ``1.2`` back. So it is given for the highest release of its line only.
+- A pre-release gets its own version and no other tag of a version.
+- A branch or git tag whose name belongs to another rule (``latest``, ``sha-…``, ``1.2`` beside a release 1.2.0) is
+  tagged as ``branch-NAME`` or ``tag-NAME``: whoever may push a branch must not thereby publish a release.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import total_ordering
-from typing import Literal
 
+from caisson.engine import ImageID
 from caisson.errors import RequestInvalid
-from caisson.reference import Tag
+from caisson.git import RefKind
+from caisson.reference import MAX_TAG, Tag
 from caisson.request import DefaultBranchTag, TagRules
+from caisson.semver import Version
 
-RefKind = Literal["branch", "tag", "pull_request", "commit"]
-
-# https://semver.org/#is-there-a-suggested-regular-expression-regex-to-check-a-semver-string, with an optional "v".
-_SEMVER = re.compile(
-    r"v?(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)"
-    r"(?:-(?P<pre>(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
-    r"(?:\+(?P<build>[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?",
-    re.ASCII,
-)
 _NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
-_MAX_TAG = 128
+_OF_OTHER_RULES = re.compile(r"latest|edge|sha-[0-9a-f]{7,64}|pr-[0-9]+")
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:(?P<user>[^/?#]*)@)?(?P<rest>[^?#]*)", re.IGNORECASE)
+_SHORT_SHA = 7
+_DIGEST_LENGTH = 8
+_OCI = "org.opencontainers.image"
+_RESERVED_LABELS = "caisson."
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What was built: the commit, and how it was asked for."""
+    """The commit that is built, and how it was asked for.
+
+    ``ref_name`` is the branch's or tag's name, the pull request's number, or empty for a bare SHA; ``remote_tags`` are
+    the names of all tags of the remote.
+    """
 
     sha: str
     ref_kind: RefKind
@@ -50,157 +56,206 @@ class PlannedTag:
     reason: str
 
 
-@total_ordering
 @dataclass(frozen=True)
-class Version:
-    """A semantic version; ordered by its precedence (semver.org §11), build metadata left out."""
+class TagMove:
+    """A reference that is to point at the image; ``previous`` is what it pointed to, None where it is new."""
 
-    major: int
-    minor: int
-    patch: int
-    pre: tuple[str, ...] = ()
-    build: str = ""
+    reference: str
+    previous: ImageID | None
 
-    @classmethod
-    def parse(cls, text: str) -> Version | None:
-        """The version of a git tag, such as ``v1.2.3``; None when it is none."""
-        match = _SEMVER.fullmatch(text)
-        if match is None or len(text) > _MAX_TAG:
-            return None
-        pre = tuple(match["pre"].split(".")) if match["pre"] else ()
-        return cls(int(match["major"]), int(match["minor"]), int(match["patch"]), pre, match["build"] or "")
 
-    def _key(self) -> tuple[object, ...]:
-        identifiers = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in self.pre)
-        # A release is higher than any of its pre-releases.
-        return (self.major, self.minor, self.patch, not self.pre, identifiers)
+@dataclass(frozen=True)
+class MovePlan:
+    """Which references move, and which point at the image already."""
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self._key() == other._key()
+    moves: tuple[TagMove, ...]
+    unmoved: tuple[str, ...]
 
-    def __lt__(self, other: Version) -> bool:
-        return self._key() < other._key()
 
-    def __hash__(self) -> int:
-        return hash(self._key())
+def rule_problems(rules: TagRules) -> list[tuple[str, str]]:
+    """What is wrong with the rules themselves, as ``(field, message)``; can be known before anything is cloned.
 
-    def __str__(self) -> str:
-        pre = f"-{'.'.join(self.pre)}" if self.pre else ""
-        # "+" is not in the grammar of a tag.
-        build = f"-{self.build}" if self.build else ""
-        return f"{self.major}.{self.minor}.{self.patch}{pre}{build}"
+    >>> rule_problems(TagRules(raw=["stable", "a b"]))[0][0]
+    'tags.raw.1'
+    """
+    problems = []
+    for index, text in enumerate(rules.raw):
+        try:
+            Tag(text)
+        except ValueError as error:
+            problems.append((f"tags.raw.{index}", str(error)))
+    switches = (rules.sha, rules.sha_short, rules.branch, rules.pull_request, rules.semver, rules.raw)
+    if not any(switches) and rules.default_branch is DefaultBranchTag.NONE:
+        problems.append(("tags", "every rule is off, so the image would have no tag; turn one on, or give one in raw"))
+    return problems
 
 
 def plan_tags(commit: Commit, rules: TagRules) -> tuple[PlannedTag, ...]:
-    """The tags of a commit's image, the most specific last; raises ``RequestInvalid`` when no rule gives one."""
-    planned = [
-        *_sha_tags(commit, rules),
-        *_branch_tags(commit, rules),
+    """The tags of a commit's image, the most telling first, none of them twice.
+
+    Raises ``RequestInvalid`` for a raw tag outside the grammar, and when no rule gives a tag.
+    """
+    problems = rule_problems(rules)
+    if problems:
+        raise RequestInvalid.from_fields(problems)
+    # The order is metadata-action's, by priority: semver 900, ref 600, raw 200, sha 100.
+    planned: dict[Tag, PlannedTag] = {}
+    for item in (
         *_version_tags(commit, rules),
-        *_raw_tags(rules),
-    ]
-    unique = {str(item.tag): item for item in reversed(planned)}
-    if not unique:
+        *_ref_tags(commit, rules),
+        *_default_branch_tags(commit, rules),
+        *(PlannedTag(Tag(text), "raw", "asked for") for text in rules.raw),
+        *_sha_tags(commit, rules),
+    ):
+        planned.setdefault(item.tag, item)
+    if not planned:
+        built = f"{commit.ref_kind.replace('_', ' ')} {commit.ref_name}".strip()
         raise RequestInvalid.from_fields(
-            [("tags", "no rule gives a tag for this ref; turn one on, or name one in raw")]
+            [("tags", f"no rule that is on gives a tag for a build of {built}; turn on sha, or give a tag in raw")]
         )
-    return tuple(item for item in planned if unique[str(item.tag)] is item)
+    return tuple(planned.values())
 
 
-def _sha_tags(commit: Commit, rules: TagRules) -> Iterable[PlannedTag]:
+def _version_tags(commit: Commit, rules: TagRules) -> Iterator[PlannedTag]:
+    version = _version_of(commit)
+    if version is None or not rules.semver:
+        return
+    yield PlannedTag(Tag(version.tag), "semver", f"version {commit.ref_name}")
+    if version.is_prerelease:
+        return
+    releases = _releases(commit.remote_tags)
+    lines = [(name, [other for other in releases if name in other.lines()]) for name in version.lines()]
+    for name, line in (*lines, ("latest", releases)):
+        if all(other.precedence <= version.precedence for other in line):
+            of = "" if name == "latest" else f" of {name}"
+            yield PlannedTag(Tag(name), "semver", f"{version} is the highest release{of}")
+
+
+def _ref_tags(commit: Commit, rules: TagRules) -> Iterator[PlannedTag]:
+    name = commit.ref_name
+    if commit.ref_kind == "pull_request" and rules.pull_request:
+        yield PlannedTag(Tag(sanitise(f"pr-{name}")), "pull_request", f"pull request {name}")
+    elif commit.ref_kind == "branch" and rules.branch:
+        yield PlannedTag(_named_tag(commit), "branch", f"branch {name}")
+    elif commit.ref_kind == "tag" and rules.semver and _version_of(commit) is None:
+        yield PlannedTag(_named_tag(commit), "tag", f"tag {name}, which is no semantic version")
+
+
+def _default_branch_tags(commit: Commit, rules: TagRules) -> Iterator[PlannedTag]:
+    if commit.ref_kind != "branch" or not commit.is_default_branch:
+        return
+    rule = rules.default_branch
+    if rule in (DefaultBranchTag.LATEST, DefaultBranchTag.EDGE):
+        yield PlannedTag(Tag(rule.value), "default_branch", "the default branch")
+    elif rule is DefaultBranchTag.AUTO:
+        if _releases(commit.remote_tags):
+            yield PlannedTag(Tag("edge"), "default_branch", "the default branch; latest is the highest release")
+        else:
+            yield PlannedTag(Tag("latest"), "default_branch", "the default branch of a repository without releases")
+
+
+def _sha_tags(commit: Commit, rules: TagRules) -> Iterator[PlannedTag]:
     if rules.sha:
         yield PlannedTag(Tag(f"sha-{commit.sha}"), "sha", "the commit")
     if rules.sha_short:
-        yield PlannedTag(Tag(f"sha-{commit.sha[:7]}"), "sha_short", "the commit, short")
+        yield PlannedTag(Tag(f"sha-{commit.sha[:_SHORT_SHA]}"), "sha_short", "the commit, short")
 
 
-def _branch_tags(commit: Commit, rules: TagRules) -> Iterable[PlannedTag]:
-    if commit.ref_kind == "pull_request" and rules.pull_request:
-        yield PlannedTag(Tag(sanitise(f"pr-{commit.ref_name}")), "pull_request", f"pull request {commit.ref_name}")
-    if commit.ref_kind != "branch":
-        return
-    if rules.branch:
-        yield PlannedTag(Tag(sanitise(commit.ref_name)), "branch", f"branch {commit.ref_name}")
-    if commit.is_default_branch:
-        extra, reason = _default_branch_tag(commit, rules.default_branch)
-        if extra:
-            yield PlannedTag(Tag(extra), "default_branch", reason)
-
-
-def _default_branch_tag(commit: Commit, rule: DefaultBranchTag) -> tuple[str, str]:
-    if rule is DefaultBranchTag.NONE:
-        return "", ""
-    if rule is not DefaultBranchTag.AUTO:
-        return rule.value, "the default branch"
-    if _releases(commit.remote_tags):
-        return "edge", "the default branch, where latest is the highest release"
-    return "latest", "the default branch of a repository without releases"
-
-
-def _version_tags(commit: Commit, rules: TagRules) -> Iterable[PlannedTag]:
+def _version_of(commit: Commit) -> Version | None:
     version = Version.parse(commit.ref_name) if commit.ref_kind == "tag" else None
-    if commit.ref_kind == "tag" and version is None:
-        if rules.semver or rules.branch:
-            yield PlannedTag(Tag(sanitise(commit.ref_name)), "tag", f"tag {commit.ref_name}, which is no version")
-        return
-    if version is None or not rules.semver:
-        return
-    yield PlannedTag(Tag(sanitise(str(version))), "semver", f"version {commit.ref_name}")
-    if version.pre:
-        return
-    releases = _releases(commit.remote_tags)
-    lines = (
-        (
-            f"{version.major}.{version.minor}",
-            [v for v in releases if (v.major, v.minor) == (version.major, version.minor)],
-        ),
-        (f"{version.major}", [v for v in releases if v.major == version.major]),
-        ("latest", releases),
-    )
-    for name, line in lines:
-        if name == "0":
-            # Below 1.0.0 anything may change at any time (semver.org §4): no promise is made by a tag "0".
-            continue
-        if version >= max(line, default=version):
-            yield PlannedTag(
-                Tag(name), "semver", f"{version} is the highest release{'' if name == 'latest' else f' of {name}'}"
-            )
+    return version if version and len(version.tag) <= MAX_TAG else None
+
+
+def _versions(tags: Iterable[str]) -> list[Version]:
+    return [version for version in map(Version.parse, tags) if version is not None]
 
 
 def _releases(tags: Iterable[str]) -> list[Version]:
-    return [version for version in map(Version.parse, tags) if version is not None and not version.pre]
+    return [version for version in _versions(tags) if not version.is_prerelease]
 
 
-def _raw_tags(rules: TagRules) -> Iterable[PlannedTag]:
-    for text in rules.raw:
-        try:
-            yield PlannedTag(Tag(text), "raw", "asked for")
-        except ValueError as error:
-            raise RequestInvalid.from_fields([("tags.raw", str(error))]) from None
+def _named_tag(commit: Commit) -> Tag:
+    """The tag for a branch or git tag by its name, which may not be one that another rule gives."""
+    tag = sanitise(commit.ref_name)
+    if _OF_OTHER_RULES.fullmatch(tag) or _names_a_version(tag, commit.remote_tags):
+        return Tag(sanitise(f"{commit.ref_kind}-{commit.ref_name}"))
+    return Tag(tag)
+
+
+def _names_a_version(tag: str, remote_tags: Iterable[str]) -> bool:
+    if not tag[0].isdigit():
+        return False
+    return any(tag == version.tag or tag in version.lines() for version in _versions(remote_tags))
 
 
 def sanitise(name: str) -> str:
-    """A tag for any name of a ref; names that would collide by the change get a digest of themselves.
+    """A tag for the name of any ref: what a tag can't hold becomes ``-``, as in metadata-action.
 
-    >>> sanitise("feature/x"), sanitise("main")
-    ('feature-x', 'main')
+    A name that loses what tells it from others, by its length or by letters that are not ASCII, gets the beginning of
+    its SHA-256 in exchange.
+
+    >>> sanitise("feature/x#1"), sanitise("größe"), sanitise("日本")
+    ('feature-x-1', 'gr-e-d353a267', 'ref-cf2abf0c')
     """
-    tag = _NOT_IN_TAG.sub("-", name).lstrip(".-") or "ref"
-    if len(tag) <= _MAX_TAG:
+    tag = _NOT_IN_TAG.sub("-", name).lstrip(".-")
+    if name.isascii() and 0 < len(tag) <= MAX_TAG:
         return tag
-    return f"{tag[: _MAX_TAG - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{tag[: MAX_TAG - _DIGEST_LENGTH - 1].rstrip('.-') or 'ref'}-{digest}"
+
+
+def plan_moves(references: Iterable[str], current: Mapping[str, ImageID | None], target: ImageID) -> MovePlan:
+    """Which references are to be pointed at ``target``; ``current`` tells what they point to, None or absent: nothing.
+
+    >>> plan_moves(["app:1", "app:2"], {"app:1": ImageID("sha256:a")}, ImageID("sha256:a"))
+    MovePlan(moves=(TagMove(reference='app:2', previous=None),), unmoved=('app:1',))
+    """
+    wanted = tuple(dict.fromkeys(references))
+    return MovePlan(
+        moves=tuple(TagMove(name, current.get(name)) for name in wanted if current.get(name) != target),
+        unmoved=tuple(name for name in wanted if current.get(name) == target),
+    )
 
 
 def oci_labels(
     commit: Commit, *, source: str, tags: tuple[PlannedTag, ...], labels: Mapping[str, str]
 ) -> dict[str, str]:
-    """Labels by the OCI image spec's pre-defined annotation keys, the request's own last; all but ``created``."""
-    versions = [item.tag for item in tags if item.rule in ("semver", "tag", "branch", "pull_request", "raw")]
-    prefix = "org.opencontainers.image"
-    return {
-        f"{prefix}.source": source,
-        f"{prefix}.revision": commit.sha,
-        f"{prefix}.version": str(versions[0] if versions else tags[0].tag),
-        f"{prefix}.ref.name": commit.ref_name or commit.sha,
-        **labels,
+    """Labels by the pre-defined annotation keys of the OCI image spec; the request's own ``labels`` override them.
+
+    ``created`` is not among them: it is the time of the build, which must not decide whether one is needed. Raises
+    ``RequestInvalid`` for a label below ``caisson.``, which only Caisson sets.
+    """
+    reserved = sorted(key for key in labels if key.startswith(_RESERVED_LABELS))
+    if reserved:
+        raise RequestInvalid.from_fields(
+            [("labels", f"{reserved[0][:80]!r} is reserved: labels below {_RESERVED_LABELS} are Caisson's own")]
+        )
+    source = _without_credentials(source)
+    version = _version_of(commit)
+    ours = {
+        "source": source,
+        "revision": commit.sha,
+        "version": str(version or tags[0].tag),
+        "ref.name": f"pr-{commit.ref_name}" if commit.ref_kind == "pull_request" else commit.ref_name or commit.sha,
+        "title": _title(source),
     }
+    if source.startswith(("http://", "https://")):
+        ours["url"] = source.removesuffix("/").removesuffix(".git")
+    return {**{f"{_OCI}.{key}": value for key, value in ours.items()}, **labels}
+
+
+def _without_credentials(source: str) -> str:
+    """The URL without user, password, query and fragment; only ssh keeps its login name, which is no secret.
+
+    >>> _without_credentials("https://token@example.com/a.git?key=x"), _without_credentials("ssh://git:pw@example.com/a")
+    ('https://example.com/a.git', 'ssh://git@example.com/a')
+    """
+    match = _URL.match(source)
+    if match is None:
+        return re.sub(r"^[^@/]*:[^@/]*@", "", source)
+    login = (match["user"] or "").partition(":")[0] if match["scheme"].lower() == "ssh" else ""
+    return f"{match['scheme']}://{login}{'@' if login else ''}{match['rest']}"
+
+
+def _title(source: str) -> str:
+    return re.split(r"[/:]", source.rstrip("/"))[-1].removesuffix(".git")

@@ -1,12 +1,13 @@
 """Text that strangers wrote (branch names, Dockerfile steps, log lines), made harmless where it is shown. Pure.
 
-ASCII punctuation, which is all that has a meaning in markdown (CommonMark 0.31, section 2.4) and in HTML, is written as
-numeric character references: those are decoded, never parsed. Web addresses are cut by an empty comment, since
-Prefect's page makes links of them after decoding.
+All ASCII punctuation, which is all that has a meaning in markdown, is escaped by a backslash (CommonMark 0.31, section
+2.4). Character references would do the same by the book, but Prefect's older pages show them undecoded. Web addresses
+are cut by an empty comment, since Prefect's newer pages make links of them after the escapes are gone.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import string
 import unicodedata
@@ -52,20 +53,23 @@ def shorten(text: str, most: int) -> str:
 def markdown(text: str, most: int = 500) -> str:
     """The text as markdown that shows it and nothing else, also in a table's cell; at most ``most`` characters of it.
 
-    >>> markdown("a|b <img>")
-    'a&#124;b &#60;img&#62;'
+    >>> print(markdown("a|b <img>"))
+    a\\|b \\<img\\>
     """
     pieces = _AUTOLINK.split(shorten(clean(text), most))
-    return _CUT.join(_SPECIAL.sub(lambda match: f"&#{ord(match[0])};", piece) for piece in pieces)
+    return _CUT.join(_SPECIAL.sub(r"\\\g<0>", piece) for piece in pieces)
 
 
 def code(text: str, most: int = 500) -> str:
-    """The same in a fixed-width font. Not in backticks: those know no escape, and a table's ``|`` would end the cell.
+    """The same in a fixed-width font, but for the rare text that can't be: a code span in a table knows no escape.
 
-    >>> code("v1.0")
-    '<code>v1&#46;0</code>'
+    >>> print(code("v1.0"), code("a|b"))
+    `v1.0` a\\|b
     """
-    return f"<code>{markdown(text, most)}</code>" if text else ""
+    shown = shorten(clean(text), most)
+    if not shown or any(character in shown for character in "`|\\"):
+        return markdown(shown, most)
+    return f"`{shown}`"
 
 
 def code_block(lines: list[str], most: int = 400) -> str:
@@ -74,3 +78,14 @@ def code_block(lines: list[str], most: int = 400) -> str:
     longest = max((len(run) for line in shown for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([f"{fence}text", *shown, fence])
+
+
+def folded_block(title: str, lines: list[str], most: int = 400) -> str:
+    """Lines as a block that opens when its title is clicked, each at most ``most`` characters.
+
+    All of it is one block of HTML, since Prefect's older pages close an element where a block of markdown begins.
+    """
+    shown = [shorten(clean_line(line), most) for line in lines]
+    # A blank line would end the block of HTML, and the rest would be markdown.
+    body = "\n".join(html.escape(line) if line.strip() else "&#32;" for line in shown)
+    return f"<details><summary>{html.escape(clean(title))}</summary><pre><code>{body}\n</code></pre></details>"

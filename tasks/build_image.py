@@ -45,9 +45,10 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
             )
         finally:
             build.log.lines(parser.close())
+            tail = build.log.tail()
             _judge(build, builder, watch)
     if exit_code:
-        raise _failure(build, exit_code)
+        raise _failure(build, exit_code, tail)
     if build.settings.require_limits and build.record.limits and build.record.limits.status == "builder only":
         build.engine.untag_image(build.identity.reference)
         raise LimitsNotEnforceable(
@@ -93,11 +94,11 @@ def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> 
     build.log.line(f"limits: {build.record.limits.status}: {build.record.limits.reason}")
 
 
-def _failure(build: Build, exit_code: int) -> CaissonError:
+def _failure(build: Build, exit_code: int, tail: list[str]) -> CaissonError:
     return classify_build_failure(
         exit_code=exit_code,
         progress=build.record.progress,
         evidence=build.record.evidence,
         limits=build.spec.limits,
-        tail=build.log.tail(),
+        tail=tail,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prefect.blocks.system import Secret
+from prefect.settings import get_current_settings
 
 from caisson.errors import SecretMissing
 
@@ -39,6 +40,9 @@ def _load(name: str) -> str:
 
 
 def _load_block(name: str) -> str | None:
+    if not get_current_settings().api.url:
+        # Without an API to ask, Prefect would start a server of its own for it.
+        return None
     try:
         block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
     except Exception:

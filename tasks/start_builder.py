@@ -8,7 +8,9 @@ from caisson.builder import start_builder as start_container
 from caisson.engine import ContainerID
 from caisson.errors import EngineLost
 from caisson.mounts import builder_policy, mounts_of_inspect, require_allowed, resolve_for_engine
-from caisson.plan import Socket
+from caisson.plan import BUILDER_ENVIRONMENT, Socket
+from caisson.posture import ExpectedPosture, check_posture
+from caisson.report import PostureReport
 from caisson.sizes import format_size
 from tasks.step import step
 
@@ -25,6 +27,7 @@ def start_builder(build: Build, container: ContainerID, socket: Socket) -> Start
         )
     )
     builder = start_container(build.engine, container)
+    build.record.posture = _posture(build, builder, socket)
     limits = build.spec.limits
     build.log.line(
         f"{build.identity.container_name} ({container[:12]}) runs as uid {build.settings.builder_uid}: "
@@ -32,3 +35,22 @@ def start_builder(build: Build, container: ContainerID, socket: Socket) -> Start
         f"{format_size(limits.workspace)} workspace; it destroys itself at {build.identity.deadline:%H:%M:%S %Z}"
     )
     return builder
+
+
+def _posture(build: Build, builder: StartedBuilder, socket: Socket) -> list[PostureReport]:
+    limits = build.spec.limits
+    expected = ExpectedPosture(
+        uid=build.settings.builder_uid,
+        socket=socket.path,
+        socket_gid=socket.gid,
+        memory=limits.memory,
+        cpus=limits.cpus,
+        pids=limits.pids,
+        labels=build.identity.labels(),
+        environment=BUILDER_ENVIRONMENT,
+        security_options=build.record.engine.security_options if build.record.engine else (),
+    )
+    return [
+        PostureReport(title=item.title, status=item.status, reason=item.reason, source=item.source)
+        for item in check_posture(builder.inspected, expected)
+    ]

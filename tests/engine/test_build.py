@@ -49,7 +49,7 @@ def _no_builder_is_left(leftovers: Leftovers) -> object:
 def test_an_image_is_built_tagged_labelled_and_reported(builds: Builds, engine: Engine, builder: str) -> None:
     repository = builds.repository(BASE + "COPY hello /hello\nRUN cat /hello\n", hello="grüße\n")
     sha = repository.commit({"hello": "welt\n"})
-    report = builds(repository, builder=builder, labels={"team": "blue"}, tags={"raw": ["stable"]})
+    report = builds(repository, builder=builder, labels={"team": "blue"}, tags={"raw": ["stable"]}, no_cache=True)
 
     assert (report.outcome, report.sha, report.builder) == ("built", sha, builder)
     references = [tag.reference for tag in report.tags]

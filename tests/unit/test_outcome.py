@@ -54,6 +54,9 @@ def test_pids_exhausted_is_what_the_kernel_counted() -> None:
         ("failed to reach build target nope in Dockerfile", DockerfileInvalid),
         ("write /app/x: no space left on device", WorkspaceFull),
         ("pull access denied, repository does not exist or may require authorization", BuildFailed),
+        ('failed to create LLB definition: failed to do request: Head "https://registry"', BuildFailed),
+        ("the Dockerfile cannot be empty", DockerfileInvalid),
+        ("the Dockerfile (Dockerfile) cannot be empty", DockerfileInvalid),
         ("something nobody has foreseen", BuildFailed),
     ],
 )
