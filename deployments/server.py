@@ -1,0 +1,143 @@
+"""How the embedded Prefect server is started: its command, its environment, and when it is healthy. Pure but for
+the health check.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from caisson.errors import ServiceUnreachable, SettingsInvalid
+from caisson.settings import Settings
+from deployments.state import StateDir
+
+# Inherited, these would point our processes to another Prefect than ours.
+FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE", "PREFECT_HOME")
+
+
+def server_url(settings: Settings) -> str:
+    """Where this host reaches its own server; a wildcard address is reached on the loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.server_host, settings.server_host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}"
+
+
+def server_command(settings: Settings) -> list[str]:
+    """uvicorn on Prefect's app: what ``prefect server start`` does, in one process instead of two."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *("--host", settings.server_host, "--port", str(settings.server_port)),
+        *("--log-level", "warning", "--timeout-keep-alive", "60", "--timeout-graceful-shutdown", "3"),
+    ]
+
+
+def server_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment. Secrets go this way only: an argument is visible to every user of the host."""
+    env = {name: value for name, value in inherited.items() if name not in FOREIGN}
+    env |= {
+        "PREFECT_HOME": str(state.prefect_home),
+        "PREFECT_SERVER_API_HOST": settings.server_host,
+        "PREFECT_SERVER_API_PORT": str(settings.server_port),
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": server_url(settings),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Kept in memory, the lease of a dead holder would never come back after a restart of the server.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    if settings.database_url:
+        env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.database_url
+    else:
+        database = state.prefect_home / "prefect.db"
+        env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
+        env.setdefault("PREFECT_SERVER_ENCRYPTION_KEY", _encryption_key(state.prefect_home / "encryption.key"))
+    if settings.api_auth:
+        env["PREFECT_SERVER_API_AUTH_STRING"] = settings.api_auth
+    return env
+
+
+def client_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the worker and, through it, of every run."""
+    env = {name: value for name, value in inherited.items() if name not in FOREIGN}
+    env |= {
+        "PREFECT_HOME": str(state.prefect_home),
+        "PREFECT_API_URL": settings.api_url or f"{server_url(settings)}/api",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.3",
+        **settings_environment(settings),
+    }
+    if settings.api_auth:
+        env["PREFECT_API_AUTH_STRING"] = settings.api_auth
+    return env
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The settings that are not at their defaults, as variables: children see them wherever they came from."""
+    values = settings.model_dump(mode="json", include=settings.model_fields_set)
+    return {f"CAISSON_{name.upper()}": _variable(value) for name, value in values.items()}
+
+
+def check_port(settings: Settings) -> None:
+    """Raise ``SettingsInvalid`` when the server could not listen where the settings say."""
+    family = socket.AF_INET6 if ":" in settings.server_host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.server_host, settings.server_port))
+        except OSError as error:
+            where = f"{settings.server_host}:{settings.server_port}"
+            if error.errno == errno.EADDRINUSE:
+                raise SettingsInvalid(
+                    f"CAISSON_SERVER_PORT: {where} is taken by another program.",
+                    hint="Set CAISSON_SERVER_PORT to a free port.",
+                ) from None
+            raise SettingsInvalid(
+                f"CAISSON_SERVER_HOST: can't listen on {where}: {error.strerror or error}.",
+                hint="Set CAISSON_SERVER_HOST to an address of this host.",
+            ) from None
+
+
+def is_healthy(api_url: str) -> bool:
+    """Whether a Prefect API answers; ``/health`` asks for no password."""
+    try:
+        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def wait_until_healthy(api_url: str, *, timeout_seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Return when the API answers; raises ``ServiceUnreachable`` after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_healthy(api_url):
+        if time.monotonic() >= deadline:
+            raise ServiceUnreachable(
+                f"No Prefect API answers at {api_url}.", hint="Start `caisson up`, or set CAISSON_API_URL."
+            )
+        sleep(0.1)
+
+
+def _encryption_key(path: Path) -> str:
+    """The key of Prefect's secret blocks: beside the database, not in it, so that a copy of one is no leak."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    key = base64.urlsafe_b64encode(os.urandom(32)).decode()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key)
+    return key
+
+
+def _variable(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

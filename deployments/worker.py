@@ -1,0 +1,322 @@
+"""The worker of one host: takes the runs of the host's work pool, one process each, and never loses one.
+
+What it adds to Prefect's process worker, and why:
+- It is woken by events (a poll alone costs seconds) and polls only as a safety net.
+- It supervises the processes itself: forked from a warm server, and cancelled through Prefect's control channel, so
+  that the engine in the run's own process runs the hooks and reports ``Cancelled``.
+- Whatever ended a process, what it left on the engine is reaped and the run's state is made true.
+- At start, and with each safety poll, runs that say they are going on while nobody executes them are settled.
+- When it is told to stop it polls no more, lets runs finish for a while, and cancels the rest properly.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.events.schemas.events import Event
+from prefect.exceptions import ObjectNotFound
+from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
+from prefect.states import Cancelling
+from prefect.utilities.processutils import command_from_string
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
+
+from caisson.settings import Settings
+from deployments.backoff import Backoff
+from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
+from deployments.leftovers import find_unsupervised, kill_leftover
+from deployments.names import pool_name
+from deployments.processes import ProcessIdentity
+from deployments.settle import CANCELLED, Why, needs_reaping, true_state
+from deployments.state import StateDir, forget_run, open_output, output_path, record_run
+
+logger = logging.getLogger("caisson.worker")
+
+SCHEDULED = "prefect.flow-run.Scheduled"
+CANCELLING = "prefect.flow-run.Cancelling"
+CANCEL_GRACE_SECONDS = 30.0
+REAP_SECONDS = 15.0
+SETTLE_ATTEMPTS = 20
+
+Reap = Callable[[str], list[str]]
+"""Removes what a dead run left on the engine; gets the flow run's ID, returns the names of what it removed."""
+
+
+@dataclass
+class Stop:
+    """How a worker is told to stop: ``request`` once to drain, twice to drain no longer."""
+
+    requested: anyio.Event = field(default_factory=anyio.Event)
+    hurry: anyio.Event = field(default_factory=anyio.Event)
+
+    def request(self) -> None:
+        (self.hurry if self.requested.is_set() else self.requested).set()
+
+
+class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
+    """A process worker for the pool of one host. ``serve`` runs it until it is told to stop."""
+
+    type = "process"
+    job_configuration = ProcessJobConfiguration
+    job_configuration_variables = ProcessVariables
+
+    def __init__(self, settings: Settings, *, reap: Reap) -> None:
+        super().__init__(work_pool_name=pool_name(settings), name=settings.host_name, limit=settings.concurrency)
+        self._settings = settings
+        self._state = StateDir(settings.state_dir).create()
+        self._reap = reap
+        self._control = ControlChannel()
+        self._fork_server = ForkServerClient()
+        self._wake = anyio.Event()
+        self._supervised: set[UUID] = set()
+        self._processes: dict[UUID, RunProcess] = {}
+        self._cancelled: dict[UUID, str] = {}
+        self._cancel_at_start = ""
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        # Not the pool's type: Prefect's own process worker keeps that place in its registry.
+        return "caisson"
+
+    # --- the life of the worker
+
+    async def serve(self, stop: Stop, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Take and execute runs until ``stop`` is requested; then drain, and cancel what is left."""
+        async with AsyncExitStack() as stack:
+            if self._settings.fork_server:
+                await stack.enter_async_context(self._fork_server.running())
+            await stack.enter_async_context(self._control)
+            # Last in, first out: leaving the worker waits for its runs, which need the two above.
+            await stack.enter_async_context(self)
+            await self._settle_unsupervised()
+            async with anyio.create_task_group() as services:
+                services.start_soon(self._poll_for_ever)
+                services.start_soon(self._listen_for_ever)
+                services.start_soon(self._synchronize_for_ever)
+                logger.info("Worker %s takes runs of %s", self.name, self._work_pool_name)
+                on_ready()
+                await stop.requested.wait()
+                services.cancel_scope.cancel()
+            await self._drain(stop)
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            woken = self._wake
+            try:
+                await self.get_and_submit_flow_runs()
+            except Exception as error:
+                logger.warning("Can't ask for runs: %s", error)
+            with anyio.move_on_after(self._settings.poll_seconds) as pause:
+                await woken.wait()
+            self._wake = anyio.Event()
+            if pause.cancelled_caught:
+                await self._settle_unsupervised()
+
+    async def _listen_for_ever(self) -> None:
+        backoff = Backoff(first=0.1, most=5, healthy_seconds=10)
+        while True:
+            begun = time.monotonic()
+            try:
+                await self._listen()
+            except Exception as error:
+                logger.warning("The event stream was lost: %s", error)
+            await anyio.sleep(backoff.after(ran_seconds=time.monotonic() - begun))
+
+    async def _listen(self) -> None:
+        wanted = EventFilter(
+            event=EventNameFilter(name=[SCHEDULED, CANCELLING]),
+            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{self.work_pool.id}"]),
+        )
+        async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as events:
+            self._wake.set()  # for what came while nobody listened
+            async for event in events:
+                self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        if event.event == CANCELLING:
+            self._start_soon(self._on_cancelling, UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+        self._wake.set()
+
+    async def _on_cancelling(self, flow_run_id: UUID) -> None:
+        if flow_run_id in self._supervised_now():
+            await self._cancel(flow_run_id, CANCELLED)
+        else:
+            await self._settle_unsupervised()
+
+    def _start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        assert self._runs_task_group is not None
+        self._runs_task_group.start_soon(function, *arguments)
+
+    async def _synchronize_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(self.heartbeat_interval_seconds)
+            try:
+                await self._sync_and_initialize()
+            except Exception as error:
+                logger.warning("Can't report to the Prefect server: %s", error)
+
+    # --- one run
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        """Execute one run in a process of its own, and settle it when that has ended."""
+        self._supervised.add(flow_run.id)
+        try:
+            exit_code, pid = await self._execute(flow_run, configuration, task_status or anyio.TASK_STATUS_IGNORED)
+            await self._settle(flow_run.id, Why.ENDED, exit_code, self._cancelled.get(flow_run.id))
+        finally:
+            self._supervised.discard(flow_run.id)
+            self._cancelled.pop(flow_run.id, None)
+            self._wake.set()  # a slot is free
+        # Settled, whatever the exit code: the base class must not report a crash once more.
+        return ProcessWorkerResult(status_code=0, identifier=str(pid))
+
+    async def _execute(
+        self, flow_run: FlowRun, configuration: ProcessJobConfiguration, task_status: anyio.abc.TaskStatus[int]
+    ) -> tuple[int, int]:
+        concluded = False
+        with open_output(self._state, str(flow_run.id)) as output:
+            process = await self._start(flow_run, configuration, output.fileno())
+            self._processes[flow_run.id] = process
+            try:
+                if (identity := ProcessIdentity.of(process.pid)) is not None:
+                    record_run(self._state, str(flow_run.id), identity)
+                task_status.started(process.pid)
+                if reason := self._cancelled.pop(flow_run.id, self._cancel_at_start):
+                    self._start_soon(self._cancel, flow_run.id, reason)
+                exit_code = await process.wait()
+                concluded = exit_code == 0 or self._control.get_conclusion(flow_run.id) is not None
+            finally:
+                process.send_signal(signal.SIGKILL)  # for the case that this task itself was cancelled
+                del self._processes[flow_run.id]
+                self._control.unregister(flow_run.id)
+                forget_run(self._state, str(flow_run.id))
+        printed = output_path(self._state, str(flow_run.id))
+        if concluded:
+            printed.unlink(missing_ok=True)
+        else:
+            logger.warning("Run %s ended with %d; what it printed is in %s", flow_run.id, exit_code, printed)
+        return exit_code, process.pid
+
+    async def _start(self, flow_run: FlowRun, configuration: ProcessJobConfiguration, output: int) -> RunProcess:
+        port, token = self._control.register(flow_run.id)
+        env = {name: value for name, value in configuration.env.items() if value is not None}
+        env |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
+        cwd = configuration.working_dir or Path.cwd()
+        custom = configuration.command if configuration._command_configured else None
+        if custom is not None:
+            return await start_process(command_from_string(custom), env, cwd, output)
+        if self._settings.fork_server:
+            try:
+                return await self._fork_server.spawn(env, cwd, output)
+            except ForkServerDown as error:
+                logger.info("Run %s starts without the fork server: %s", flow_run.id, error)
+        return await start_process(list(ENGINE), env, cwd, output)
+
+    # --- how runs end
+
+    async def _cancel(self, flow_run_id: UUID, reason: str, *, grace_seconds: float = CANCEL_GRACE_SECONDS) -> None:
+        """Have the run's engine cancel it; kill it when it takes longer than the grace."""
+        if flow_run_id in self._cancelled or flow_run_id not in self._supervised_now():
+            return
+        self._cancelled[flow_run_id] = reason
+        process = self._processes.get(flow_run_id)
+        if process is None:
+            return  # its start or its end is under way, and sees the reason
+        if await self._control.signal(flow_run_id, "cancel") is ControlSignalStatus.ALREADY_CONCLUDED:
+            return
+        process.send_signal(signal.SIGTERM)
+        with anyio.move_on_after(grace_seconds):
+            await process.wait()
+            return
+        logger.warning("Run %s did not end within %.0f s of its cancellation: killed", flow_run_id, grace_seconds)
+        process.send_signal(signal.SIGKILL)
+
+    async def _settle(self, flow_run_id: UUID, why: Why, exit_code: int | None, cancelled: str | None) -> None:
+        """Make the state of a run true whose process is gone; gives up in the end, the next safety poll goes on."""
+        for attempt in range(SETTLE_ATTEMPTS):
+            try:
+                await self._settle_once(flow_run_id, why, exit_code, cancelled)
+            except ObjectNotFound:
+                await self._reap_run(flow_run_id)  # deleted in the meantime
+            except httpx.HTTPError as error:
+                logger.warning("Can't settle run %s yet: %s", flow_run_id, error)
+                await anyio.sleep(min(0.25 * (attempt + 1), 3))
+                continue
+            return
+
+    async def _settle_once(self, flow_run_id: UUID, why: Why, exit_code: int | None, cancelled: str | None) -> None:
+        state = (await self.client.read_flow_run(flow_run_id)).state
+        truth = true_state(state, why=why, exit_code=exit_code, cancelled=cancelled)
+        if needs_reaping(truth or state):
+            await self._reap_run(flow_run_id)  # first: who waits for the final state relies on it
+        if truth is not None:
+            await self._set_state(flow_run_id, truth, force=True)
+
+    async def _set_state(self, flow_run_id: UUID, state: State, *, force: bool = False) -> None:
+        logger.info("Run %s: %s (%s)", flow_run_id, state.name, state.message)
+        await self.client.set_flow_run_state(flow_run_id, state, force=force)
+
+    async def _reap_run(self, flow_run_id: UUID) -> None:
+        with anyio.move_on_after(REAP_SECONDS) as scope:
+            try:
+                removed = await anyio.to_thread.run_sync(self._reap, str(flow_run_id), abandon_on_cancel=True)
+            except Exception as error:
+                # The builder has a deadline of its own, so this is not the last chance.
+                logger.warning("Can't remove what run %s left on the engine: %s", flow_run_id, error)
+            else:
+                for name in removed:
+                    logger.info("Run %s had left %s; it is removed", flow_run_id, name)
+        if scope.cancelled_caught:
+            logger.warning("The engine takes too long to remove what run %s left", flow_run_id)
+
+    def _supervised_now(self) -> Collection[UUID]:
+        return self._supervised | self._submitting_flow_run_ids
+
+    async def _settle_unsupervised(self) -> None:
+        """Settle runs whose worker died before them, and any whose end could not be reported."""
+        try:
+            for flow_run in await find_unsupervised(self.client, self._work_pool_name, self._supervised_now):
+                killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
+                logger.info("Run %s had no worker%s", flow_run.id, "; its process was ended" if killed else "")
+                await self._settle(flow_run.id, Why.LOST, None, None)
+        except httpx.HTTPError as error:
+            logger.warning("Can't look for runs without a worker: %s", error)
+
+    async def _drain(self, stop: Stop) -> None:
+        """Wait for the runs that are going on, then cancel those that are left."""
+        deadline = time.monotonic() + self._settings.drain_seconds
+        if self._supervised_now():
+            logger.info("Draining %d runs for %.0f s", len(self._supervised_now()), self._settings.drain_seconds)
+        while self._supervised_now() and time.monotonic() < deadline and not stop.hurry.is_set():
+            await anyio.sleep(0.05)
+        self._cancel_at_start = "Caisson is stopping."
+        async with anyio.create_task_group() as group:
+            for flow_run_id in self._supervised_now():
+                group.start_soon(self._stop_run, flow_run_id)
+
+    async def _stop_run(self, flow_run_id: UUID) -> None:
+        try:
+            await self._set_state(flow_run_id, Cancelling(message=self._cancel_at_start))
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
+        await self._cancel(flow_run_id, self._cancel_at_start)

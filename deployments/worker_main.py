@@ -1,0 +1,66 @@
+"""``python -m deployments.worker_main [READY_FD]``: this host's worker, as the launcher starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+
+from caisson.errors import CaissonError
+from caisson.settings import Settings, load_settings
+from deployments.apply import apply_deployments
+from deployments.server import wait_until_healthy
+from deployments.state import StateDir, prune_outputs
+from deployments.worker import CaissonWorker, Stop
+
+KEEP_OUTPUTS = 20
+
+
+def main() -> int:
+    """Apply the deployments, then serve until SIGTERM; a second one ends the drain."""
+    parent = os.getppid()
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(format="%(asctime)sZ %(levelname)s %(name)s: %(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("caisson").setLevel(logging.INFO)
+    try:
+        settings = load_settings()
+        wait_until_healthy(os.environ["PREFECT_API_URL"], timeout_seconds=600)
+        for name in apply_deployments(settings):
+            logging.getLogger("caisson.worker").info("Deployment %s is applied", name)
+    except CaissonError as error:
+        print(f"caisson: {error}", file=sys.stderr)
+        return error.exit_code
+    prune_outputs(StateDir(settings.state_dir).create(), keep=KEEP_OUTPUTS)
+    asyncio.run(_serve(settings, parent, ready=int(sys.argv[1]) if len(sys.argv) > 1 else None))
+    return 0
+
+
+async def _serve(settings: Settings, parent: int, *, ready: int | None) -> None:
+    stop = Stop()
+
+    def on_signal() -> None:
+        stop.request()
+        if os.getppid() != parent:  # the launcher was killed: there will be no server to drain for
+            stop.request()
+
+    def on_ready() -> None:
+        if ready is not None:
+            os.write(ready, b"ready\n")
+            os.close(ready)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+    def reap(flow_run_id: str) -> list[str]:
+        from tasks.remove_builder import reap_flow_run
+
+        return reap_flow_run(flow_run_id, settings)
+
+    await CaissonWorker(settings, reap=reap).serve(stop, on_ready=on_ready)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
