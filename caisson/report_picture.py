@@ -78,8 +78,10 @@ def format_seconds(seconds: float) -> str:
     """A duration for people.
 
     >>> format_seconds(0.0042), format_seconds(1.234), format_seconds(12.34), format_seconds(125), format_seconds(7260)
-    ('0.00 s', '1.23 s', '12.3 s', '2 min 5 s', '2 h 1 min')
+    ('4 ms', '1.23 s', '12.3 s', '2 min 5 s', '2 h 1 min')
     """
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:

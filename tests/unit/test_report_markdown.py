@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
@@ -23,7 +24,7 @@ from caisson.report import (
 )
 from caisson.report_markdown import render_markdown, summary
 from caisson.report_picture import bars, svg
-from caisson.untrusted import clean, code_block, markdown
+from caisson.untrusted import clean, clean_line, code, code_block, folded_block, markdown
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -78,19 +79,32 @@ def _tokens(text: str) -> list[Token]:
     return flat
 
 
+class _Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append(f"<{tag} {attrs}>")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append(f"</{tag}>")
+
+
 def _structure(text: str) -> list[tuple[str, str]]:
-    """All that markdown makes of it but the text itself, and but the empty comments that cut web addresses."""
+    """All that markdown and HTML make of it, but for the text itself, plain or in a fixed-width font."""
     return [
-        (token.type, token.content if token.type in ("html_inline", "html_block") else token.info or token.tag)
+        (token.type, "".join(_Tags(token.content).found) if token.type.startswith("html") else token.info or token.tag)
         for token in _tokens(text)
-        if not token.type.startswith("text") and token.content != "<!-- -->"
+        if token.type not in ("text", "text_special", "code_inline") and token.content != "<!-- -->"
     ]
 
 
 def _shown(text: str) -> list[str]:
     """The text of each cell, paragraph and heading, as a reader sees it."""
     return [
-        "".join(child.content for child in token.children if child.type.startswith("text"))
+        "".join(child.content for child in token.children if child.type != "html_inline")
         for token in _MARKDOWN.parse(text)
         if token.children is not None
     ]
@@ -155,8 +169,9 @@ def test_no_text_of_a_stranger_changes_what_the_markdown_is(text: str) -> None:
 @given(text=hostile)
 @settings(max_examples=150, deadline=None)
 def test_all_text_is_shown_as_it_was_written(text: str) -> None:
-    (shown,) = _shown(f"a {markdown(text)} b")
-    assert shown == f"a {clean(text)} b"
+    assert _shown(f"a {markdown(text)} b {code(text)} c") == [f"a {clean(text)} b {clean(text)} c"]
+    table = f"| a | b |\n| --- | --- |\n| {markdown(text)} | {code(text)} |"
+    assert _shown(table) == ["a", "b", clean(text), clean(text)]
 
 
 @given(text=hostile)
@@ -180,6 +195,20 @@ def test_no_log_line_ends_its_code_block(lines: list[str]) -> None:
     tokens = _MARKDOWN.parse(code_block(lines))
     assert [token.type for token in tokens] == ["fence"]
     assert tokens[0].content.count("\n") == len(lines)
+
+
+@given(lines=st.lists(_parts.map("".join) | st.sampled_from(["", " ", "\x1b[0m", "\u2003"]), min_size=1, max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_no_log_line_leaves_the_block_that_it_is_folded_in(lines: list[str]) -> None:
+    (token,) = _MARKDOWN.parse(folded_block("log", lines))
+    assert token.type == "html_block"
+    assert _Tags(token.content).found == [
+        *("<details []>", "<summary []>", "</summary>", "<pre []>", "<code []>"),
+        *("</code>", "</pre>", "</details>"),
+    ]
+    shown = ElementTree.fromstring(token.content).findtext("pre/code")
+    assert shown is not None
+    assert [line.strip() for line in shown.split("\n")] == [*(clean_line(line).strip() for line in lines), ""]
 
 
 @given(text=hostile)
@@ -226,10 +255,11 @@ def test_a_tag_is_shown_with_what_it_pointed_to_before_and_its_digest() -> None:
         previous=f"sha256:{'d' * 64}",
         digest=f"sha256:{'e' * 64}",
     )
-    shown = _shown(render_markdown(_report(tags=[tag])))
-    at = shown.index("registry.example:5000/team/app:1.2")
-    assert shown[at : at + 4] == [tag.reference, "version 1.2.3", "d" * 12, "e" * 12]
-    assert shown[shown.index("Digest", at) + 1] == tag.digest
+    text = render_markdown(_report(image="registry.example:5000/team/app", tags=[tag]))
+    shown = _shown(text)
+    at = shown.index("1.2")
+    assert shown[at : at + 4] == ["1.2", "version 1.2.3", "d" * 12, "e" * 12]
+    assert f"\nimage ID  sha256:{'c' * 64}\ndigest    registry.example:5000/team/app@{tag.digest}\n" in text
 
 
 def test_without_a_push_there_is_no_column_of_digests() -> None:
@@ -246,7 +276,7 @@ def test_limits_are_shown_as_asked_for_and_as_the_kernel_has_them() -> None:
 def test_what_failed_in_the_posture_comes_first() -> None:
     shown = _shown(render_markdown(_report()))
     assert "Security posture: 1 pass, 1 fail" in shown
-    assert [cell for cell in shown if cell[:1] in "✓✗–" and cell[2:] in ("pass", "fail")] == ["✗ fail", "✓ pass"]
+    assert [cell for cell in shown if cell[2:] in ("pass", "fail")] == ["✗\u00a0fail", "✓\u00a0pass"]
 
 
 def test_cache_hits_and_misses_are_counted() -> None:
@@ -269,7 +299,7 @@ def test_a_report_of_nothing_done_has_no_empty_parts() -> None:
     )
     text = render_markdown(report)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        "## ✗ The build of team&#47;app failed after 12&#46;5 s&#46;",
+        r"## ✗ The build of team\/app failed after 12\.5 s\.",
         "### Facts",
     ]
     assert "data:image" not in text
@@ -307,5 +337,5 @@ def test_no_bar_leaves_the_picture(total: float, seconds: list[float]) -> None:
     root = ElementTree.fromstring(svg(bars(_report(steps=steps)), total=total))
     for rect in root.iter(f"{_SVG}rect"):
         assert float(rect.attrib["x"]) >= 0
-        assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= 960
-    assert len([text for text in root.iter(f"{_SVG}text") if text.get("text-anchor")]) <= 10
+        assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= 720
+    assert len([text for text in root.iter(f"{_SVG}text") if text.get("text-anchor")]) <= 7
