@@ -29,5 +29,7 @@ say "Removing .venv and caches"
 cd "$ROOT" || exit
 rm -rf "$VENV" "${CACHES[@]}"
 find . -name __pycache__ -type d -prune -exec rm -rf {} +
-say "Left: the Docker engine with its images, packages from apt, Caisson's state in $STATE," \
-    "and the stopped test engine in ${CAISSON_TEST_DIR:-/var/lib/caisson-test} (test-engine.sh purge removes it)"
+say "Left: the Docker engine with its images, packages from apt, and Caisson's state in $STATE"
+if [[ -d ${CAISSON_TEST_DIR:-/var/lib/caisson-test} ]]; then
+    say "Left: the test engine, stopped, which deployments/setup/test-engine.sh purge removes"
+fi

@@ -40,8 +40,9 @@ drop_rule() {
     while iptables -w -t "$table" -D "$chain" "$@" 2>/dev/null; do :; done
 }
 
-# each_rule FUNCTION: the way out for the engine's network, and the way in for answers only.
+# each_rule FUNCTION: to the servers of the tests on this host, out into the world, and back in for answers only.
 each_rule() {
+    "$1" filter INPUT -i "$LINK" -j ACCEPT
     "$1" nat POSTROUTING -s "$NETWORK" ! -o "$LINK" -j MASQUERADE
     "$1" filter FORWARD -i "$LINK" -j ACCEPT
     "$1" filter FORWARD -o "$LINK" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
