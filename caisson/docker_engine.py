@@ -31,6 +31,7 @@ _POLL_SECONDS = 0.02
 _DEFAULT_TIMEOUT_SECONDS = 60
 # The exit code of a process that SIGKILL ended, as the engine tells it.
 _KILLED = 137
+_KILL_POLLS = 40
 
 
 class DockerEngine:
@@ -174,8 +175,14 @@ class DockerEngine:
         return state
 
     def _is_running(self, container: ContainerID) -> bool:
-        found = self.inspect_container(container)
-        return found is not None and found.state == "running"
+        """Whether a container in which a process was just killed goes on running without it."""
+        # When the whole container is killed, its steps are seen to end before it is.
+        for _ in range(_KILL_POLLS):
+            found = self.inspect_container(container)
+            if found is None or found.state != "running":
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _await_exit(self, exec_id: str) -> int | None:
         """The exit code; None when the container went away with the step."""
