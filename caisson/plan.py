@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -83,7 +83,9 @@ class ChosenBuilder:
     holds_steps: bool
 
 
-def choose_builder(asked: Builder, *, engine: EngineInfo, needs_buildkit: bool, require_limits: bool) -> ChosenBuilder:
+def choose_builder(
+    asked: Builder, *, engine: EngineInfo, needs_buildkit: bool, require_limits: bool, hold_steps: bool = True
+) -> ChosenBuilder:
     """BuildKit where the engine can hold its steps to the limits, else the classic builder.
 
     Raises ``LimitsNotEnforceable`` when ``require_limits`` leaves no builder, ``RequestInvalid`` when the classic
@@ -108,10 +110,12 @@ def choose_builder(asked: Builder, *, engine: EngineInfo, needs_buildkit: bool, 
         chosen = ChosenBuilder(Builder.BUILDKIT, "asked for", buildkit_holds)
     else:
         chosen = ChosenBuilder(Builder.CLASSIC, "asked for", classic_holds)
+    if not hold_steps:
+        chosen = replace(chosen, holds_steps=False, reason=f"{chosen.reason}; CAISSON_HOLD_STEPS is off")
     if require_limits and not chosen.holds_steps:
         raise LimitsNotEnforceable(
             f"Engine {engine.version} can't hold the RUN steps of the {chosen.builder.value} builder to the limits.",
-            hint="Upgrade the engine to 23.0 or later, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",
+            hint="Upgrade the engine to 23.0 or later, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS; CAISSON_HOLD_STEPS must be on.",
         )
     return chosen
 

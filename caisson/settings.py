@@ -89,6 +89,10 @@ class Settings(BaseSettings):
         "tmpfs",
         description="tmpfs: in memory, size-limited; layer: the container's own layer, for huge repositories",
     )
+    hold_steps: bool = Field(
+        True,
+        description="Hold RUN steps to the builder's limits; false lets BuildKit's cache keep RUN steps between builds",
+    )
     require_limits: bool = Field(
         False, description="Refuse a build whose RUN steps the engine can't hold to the limits"
     )

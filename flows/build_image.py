@@ -96,6 +96,7 @@ def _steps(build: Build, call: StepCaller) -> None:
         engine=record.engine,
         needs_buildkit=bool(spec.secrets),
         require_limits=settings.require_limits,
+        hold_steps=settings.hold_steps,
     )
     body = container_body(
         spec, build.identity, socket, settings, seccomp=read_file_setting(settings.seccomp_profile, "seccomp_profile")

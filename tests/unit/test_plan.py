@@ -108,6 +108,14 @@ def test_the_classic_builder_has_no_nested_groups_under_systemd() -> None:
     assert not chosen.holds_steps
 
 
+def test_steps_are_not_held_where_the_host_wants_the_cache_instead() -> None:
+    engine = _engine("1.45")
+    chosen = choose_builder(Builder.AUTO, engine=engine, needs_buildkit=False, require_limits=False, hold_steps=False)
+    assert not chosen.holds_steps
+    with pytest.raises(LimitsNotEnforceable):
+        choose_builder(Builder.AUTO, engine=engine, needs_buildkit=False, require_limits=True, hold_steps=False)
+
+
 def test_classic_with_secrets_is_refused() -> None:
     with pytest.raises(RequestInvalid):
         choose_builder(Builder.CLASSIC, engine=_engine("1.45"), needs_buildkit=True, require_limits=False)
