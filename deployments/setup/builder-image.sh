@@ -23,8 +23,8 @@ wanted=$(content)
 begin builder-image
 say "Building $BUILDER_IMAGE"
 previous=$(image_id "$HOST" "$BUILDER_IMAGE" || true)
-# The classic builder, for this CLI may have no buildx. No cache: its packages are to be today's.
-DOCKER_BUILDKIT=0 logged docker_on "$HOST" build --no-cache --force-rm --build-arg "BASE=$BASE_IMAGE" \
+# The classic builder, for this CLI may have no buildx.
+DOCKER_BUILDKIT=0 logged docker_on "$HOST" build --force-rm --build-arg "BASE=$BASE_IMAGE" \
     --label "$LABEL=$wanted" --tag "$BUILDER_IMAGE" "$DIRECTORY"
 # Builders that still run keep the image that they were made from.
 [[ -z $previous ]] || logged docker_on "$HOST" rmi "$previous" || true

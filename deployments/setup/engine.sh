@@ -30,6 +30,7 @@ start_engine() {
 }
 
 begin engine
+[[ $ENGINE_HOST == unix:///* ]] || die "CAISSON_DOCKER_HOST=$ENGINE_HOST is no unix socket. Set it to unix:///PATH."
 if ! engine_answers "$ENGINE_HOST"; then
     case $ENGINE_HOST in
     unix:///var/run/docker.sock | unix:///run/docker.sock) ;;

@@ -60,8 +60,11 @@ if [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONT
 fi
 
 begin environment
-# Once made for development it stays so: `make demo` must not take the tests' tools away.
-[[ $found == dev* ]] && KIND=dev
+# Once made for development it stays so, and so does one that somebody made by hand: `make demo` must not take the
+# tests' tools away.
+if [[ $found == dev* || (-z $found && -x $VENV/bin/python) ]]; then
+    KIND=dev
+fi
 [[ $KIND == dev ]] && LOCK=$ROOT/requirements-dev.lock
 say "Making the Python environment in .venv ($KIND)"
 [[ -x $VENV/bin/python ]] || create_venv

@@ -120,7 +120,6 @@ launch() {
 }
 
 start() {
-    need_root "The test engine"
     apt_install "for the test engine" iproute2 iptables util-linux mount
     if [[ ! -d $ENGINE_ROOT ]]; then
         say "Bootstrapping a second, newer Docker engine for tests (Debian trixie's, in $ENGINE_ROOT)"
@@ -148,7 +147,6 @@ start() {
 }
 
 stop() {
-    need_root "Stopping the test engine"
     local pids pid until=$((SECONDS + 30))
     pid=$(cat "$ENGINE_ROOT/run/docker.pid" 2>/dev/null || true)
     # dockerd stops its containers itself when it is asked to end.
@@ -184,6 +182,7 @@ engines() {
 command=${1:-start}
 case $command in
 start | stop | purge)
+    need_root "The test engine"
     mkdir -p "$DIR"
     begin "test-engine"
     exec 9>"$DIR/lock"
