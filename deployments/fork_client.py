@@ -123,7 +123,9 @@ class ForkedProcess:
 class ForkServerClient:
     """Starts the fork server, starts it again when it dies, and forks runs from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """``env`` is that of the runs, as far as it is the same for all: what they share is read only once."""
+        self._env = env
         self._connection: socket.socket | None = None
         self._server: asyncio.subprocess.Process | None = None
         self._ready = False
@@ -183,6 +185,7 @@ class ForkServerClient:
                 "-m",
                 "deployments.fork_server",
                 str(theirs.fileno()),
+                env=self._env,
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,

@@ -26,17 +26,24 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.tether import die_with_parent
+
+if TYPE_CHECKING:
+    from prefect.context import SettingsContext
+    from prefect.settings import Profile
 
 MAX_PACKET = 1 << 20
 GRACE_SECONDS = 10.0
 
 # What a run needs from the libraries, whatever its flow does.
 WARM = (
+    "anyio._backends._asyncio",
     "prefect",
+    "prefect._internal.observers",
     "prefect.artifacts",
     "prefect.blocks.system",
     "prefect.client.orchestration",
@@ -48,7 +55,9 @@ WARM = (
     "docker",
     "docker.models.containers",
     "packaging.version",
+    "pydantic.v1",
     "pydantic_settings",
+    "rich._emoji_codes",
     "websockets",
 )
 
@@ -171,21 +180,41 @@ def become(run: Run) -> None:
     os.dup2(run.output, 1)
     os.dup2(run.output, 2)
     os.close(run.output)
+    inherited = _prefect_variables(os.environ)
     os.environ.clear()
     os.environ.update(run.env)
     os.chdir(run.cwd)
     sys.argv = ["prefect.engine"]
-
-    from prefect.context import refresh_global_settings_context
+    sys.modules.pop("prefect.engine", None)  # it is to run as __main__, whatever imported it before
+    if _prefect_variables(run.env) == inherited:
+        runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+        return
+    # This run has Prefect settings of its own, and reading them costs a third of a second.
+    from prefect.context import get_settings_context, refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     refresh_global_settings_context()
-    setup_logging(incremental=False)
-    sys.modules.pop("prefect.engine", None)  # it is to run as __main__, whatever imported it before
-    # The worker sees a run die at once; the heartbeat would only hold its slot for one more second at the end.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with _settings(get_settings_context().profile):
+        setup_logging(incremental=False)
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def _prefect_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Prefect's settings in an environment; two underscores are no setting but say which run it is."""
+    return {name: value for name, value in env.items() if name.startswith("PREFECT_") and name[8:9] != "_"}
+
+
+def _settings(profile: Profile) -> SettingsContext:
+    """The settings of this environment, without the flow's heartbeat.
+
+    The worker sees a run die at once; the heartbeat would only hold the run's slot for one more second at its end.
+    """
+    from prefect.context import SettingsContext
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Settings
+
+    return SettingsContext(
+        profile=profile, settings=Settings().copy_with_update(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    )
 
 
 def warm_up() -> None:
@@ -201,9 +230,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     connection = socket.socket(fileno=int(sys.argv[1]))
     warm_up()
-    run = ForkServer(connection).serve()
-    if run is not None:
-        become(run)
+    from prefect.context import get_settings_context
+
+    # Entered once, here: every run inherits it.
+    with _settings(get_settings_context().profile):
+        run = ForkServer(connection).serve()
+        if run is not None:
+            become(run)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ What it adds to Prefect's process worker, and why:
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -81,7 +82,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         self._state = StateDir(settings.state_dir).create()
         self._reap = reap
         self._control = ControlChannel()
-        self._fork_server = ForkServerClient()
+        self._fork_server = ForkServerClient({**os.environ, **ProcessJobConfiguration._base_environment()})
         self._wake = anyio.Event()
         self._supervised: set[UUID] = set()
         self._processes: dict[UUID, RunProcess] = {}
@@ -221,6 +222,8 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         port, token = self._control.register(flow_run.id)
         env = {name: value for name, value in configuration.env.items() if value is not None}
         env |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
+        if entrypoint := _module_entrypoint(configuration):
+            env["PREFECT__FLOW_ENTRYPOINT"] = entrypoint
         cwd = configuration.working_dir or Path.cwd()
         custom = configuration.command if configuration._command_configured else None
         if custom is not None:
@@ -320,3 +323,11 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         except (httpx.HTTPError, ObjectNotFound) as error:
             logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
         await self._cancel(flow_run_id, self._cancel_at_start)
+
+
+def _module_entrypoint(configuration: ProcessJobConfiguration) -> str:
+    """Where the flow is, if it is importable as it stands: the run then need not ask for its deployment again."""
+    deployment = configuration._related_objects.get("deployment")
+    if deployment is None or deployment.pull_steps or deployment.path or ":" in (deployment.entrypoint or ":"):
+        return ""
+    return str(deployment.entrypoint)

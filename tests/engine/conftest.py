@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import EngineHost
 
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine
@@ -16,6 +15,7 @@ from caisson.report import BuildReport
 from caisson.settings import Settings, load_settings
 from caisson.spec import parse_request
 from flows.build_image import as_function, run_build
+from tests.conftest import EngineHost
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 
 

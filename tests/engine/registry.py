@@ -74,6 +74,16 @@ class EngineNetwork:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), self._namespace)
 
+    def address(self) -> str:
+        """One of its own addresses beyond loopback; nothing is sent to find it."""
+
+        def probe() -> str:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect(("192.0.2.1", 9))
+                return str(client.getsockname()[0])
+
+        return self.call(probe)
+
     def free_port(self) -> int:
         """A port of its loopback that nobody listens on."""
 

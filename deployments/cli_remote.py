@@ -1,0 +1,197 @@
+"""A build over Prefect's API: started, watched, cancelled, and what its run left behind."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from caisson import errors
+from caisson.build import report_file
+from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable
+from caisson.report import BuildReport
+from caisson.request import BuildRequest
+from caisson.settings import Settings
+from deployments.cli_report import Ended
+from deployments.cli_signals import signals_cancel
+from deployments.cli_view import BuildView, StepState
+from deployments.names import BUILD_FLOW
+from deployments.prefect_api import PrefectApi
+from deployments.trigger import (
+    FlowRunId,
+    LogLine,
+    RunChanged,
+    RunEvent,
+    StepChanged,
+    cancel,
+    follow,
+    run_state,
+    trigger_build,
+)
+
+REPORT_KEY = "build-report-data"
+_WARNING = 30
+_WAITING_SECONDS = 8.0
+
+# Prefect's own last word on a task, in the task's log.
+_PREFECT_SAYS = re.compile(r"Finished in state \w+\(.*\)", re.DOTALL)
+_STATES: Mapping[str, StepState] = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "failed"}
+_KINDS = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, CaissonError)
+}
+
+
+def start(api: PrefectApi, request: BuildRequest, host: str) -> FlowRunId:
+    """Create the run; raises ``ServiceUnreachable``, ``RequestInvalid``."""
+    return trigger_build(
+        api,
+        {"request": request.model_dump(mode="json")},
+        deployment=f"{BUILD_FLOW}/{host}",
+        idempotency_key=uuid.uuid4().hex,
+    )
+
+
+def run_url(api: PrefectApi, run: str) -> str:
+    """The run's page in Prefect's UI."""
+    return f"{api.api_url.removesuffix('/api')}/runs/flow-run/{run}"
+
+
+def watch(api: PrefectApi, run: FlowRunId, settings: Settings, view: BuildView) -> Ended:
+    """Show the run until it has ended. A signal cancels it and waits for its end; a second one waits no more."""
+    view.say(f"Run {run}: {run_url(api, run)}")
+    with signals_cancel(times=2):
+        try:
+            try:
+                state = _show(api, run, view)
+            except KeyboardInterrupt:
+                view.say("Cancelling: waiting until the builder is gone (Ctrl-C again: not waiting).")
+                state = cancel(api, run)
+        except KeyboardInterrupt:
+            failure = BuildCancelled(
+                f"Run {run} is being cancelled, and this command did not wait for it.",
+                hint=f"See `caisson logs {run}`.",
+            )
+            return Ended(failure=failure.to_dict(), run=run, url=run_url(api, run))
+        except ServiceUnreachable as error:
+            raise ServiceUnreachable(
+                error.message, hint=f"The build may go on; see `caisson logs {run} --follow` when it answers again."
+            ) from None
+        return ended(api, run, state, settings)
+
+
+def _show(api: PrefectApi, run: FlowRunId, view: BuildView) -> RunChanged:
+    shown = _Shown(view)
+    for event in follow(api, run, sleep=shown.sleep):
+        shown.add(event)
+    shown.flush()
+    return shown.state or run_state(api, run)
+
+
+class _Shown:
+    """Events of one round of polling, brought into their order of time before they are shown."""
+
+    def __init__(self, view: BuildView, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._view = view
+        self._clock = clock
+        self._events: list[RunEvent] = []
+        self._running: set[str] = set()
+        self._began = clock()
+        self._said = False
+        self.state: RunChanged | None = None
+
+    def add(self, event: RunEvent) -> None:
+        self._events.append(event)
+
+    def sleep(self, seconds: float) -> None:
+        self.flush()
+        if not self._said and self._is_waiting() and self._clock() - self._began > _WAITING_SECONDS:
+            self._said = True
+            self._view.say("Nobody has taken the run yet: is its host's Caisson running, or busy with other builds?")
+        time.sleep(seconds)
+
+    def flush(self) -> None:
+        events, self._events = sorted(self._events, key=lambda event: event.at), []
+        for event in events:
+            self._one(event)
+
+    def _is_waiting(self) -> bool:
+        return self.state is not None and self.state.state_type in ("SCHEDULED", "PENDING")
+
+    def _one(self, event: RunEvent) -> None:
+        if isinstance(event, RunChanged):
+            self.state = event
+        elif isinstance(event, StepChanged):
+            self._step(event)
+        elif is_worth_showing(event):
+            self._view.log(event.message)
+
+    def _step(self, event: StepChanged) -> None:
+        state = _STATES.get(event.state_type)
+        if event.step not in self._running and (state or event.state_type == "RUNNING"):
+            self._running.add(event.step)
+            self._view.step_started(event.step)
+        if state:
+            self._running.discard(event.step)
+            self._view.step_ended(event.step, state, event.seconds)
+
+
+def is_worth_showing(line: LogLine) -> bool:
+    """Whether a line of the run's log is the build's: steps speak for it, Prefect's own remarks do not."""
+    if _PREFECT_SAYS.fullmatch(line.message) or "Traceback (most recent call last)" in line.message:
+        return False
+    return bool(line.step) or line.level >= _WARNING
+
+
+def ended(api: PrefectApi, run: FlowRunId, state: RunChanged, settings: Settings) -> Ended:
+    """How the run ended, from the report that it published, else from its state."""
+    report = read_report(api, run) or _read_file(report_file(settings, run))
+    url = run_url(api, run)
+    if state.state_type == "COMPLETED":
+        return Ended(report=report, run=run, url=url)
+    if report is not None and report.failure:
+        return Ended(report=report, failure=report.failure, run=run, url=url)
+    return Ended(failure=failure_of_state(run, state).to_dict(), run=run, url=url)
+
+
+def read_report(api: PrefectApi, run: str) -> BuildReport | None:
+    """The report that the run published, None where there is none that this version can read."""
+    wanted = {"artifacts": {"key": {"any_": [REPORT_KEY]}, "flow_run_id": {"any_": [run]}}, "limit": 1}
+    return next(_parsed(artifact.get("data") for artifact in api.post("/artifacts/filter", wanted)), None)
+
+
+def _parsed(documents: Iterator[Any]) -> Iterator[BuildReport]:
+    for document in documents:
+        try:
+            yield (
+                BuildReport.model_validate_json(document)
+                if isinstance(document, str | bytes)
+                else BuildReport.model_validate(document)
+            )
+        except ValidationError:
+            continue
+
+
+def _read_file(path: Path) -> BuildReport | None:
+    try:
+        return next(_parsed(iter([path.read_bytes()])), None)
+    except OSError:
+        return None
+
+
+def failure_of_state(run: str, state: RunChanged) -> CaissonError:
+    """The failure that a final state tells of, for a run that published no report.
+
+    Prefect writes ``Flow run encountered an exception: RequestInvalid: The build request …``.
+    """
+    if state.state_type == "CANCELLED":
+        return BuildCancelled("The build was cancelled.", details={"state": state.message})
+    match = re.search(rf"\b({'|'.join(_KINDS)}): (.*)", state.message, re.DOTALL)
+    if match:
+        return _KINDS[match[1]](match[2].strip())
+    message = state.message.strip() or "It gave no reason."
+    return CaissonError(f"The run ended as {state.state_name}: {message}", hint=f"See `caisson logs {run}`.")

@@ -1,0 +1,129 @@
+"""What the demonstration asks of the engine beyond a build: where containers reach this host, and to run an image."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from caisson.errors import EngineRefused, EngineUnreachable
+
+_TIMEOUT_SECONDS = 30.0
+_POLL_SECONDS = 0.1
+_MOST_OUTPUT = 64 << 10
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a container did: its output, both streams as they came, and its exit code; None: it was still running."""
+
+    output: str
+    exit_code: int | None
+
+
+def gateway(socket_path: str, network: str) -> str:
+    """The address of this host in the engine's network; raises ``EngineUnreachable``, ``EngineRefused``."""
+    with _Engine(socket_path) as engine:
+        answer = json.loads(engine.ask("GET", f"/networks/{quote(network, safe='')}"))
+    for config in answer.get("IPAM", {}).get("Config") or []:
+        if config.get("Gateway"):
+            return str(config["Gateway"])
+        if config.get("Subnet"):
+            # Engine 20.10 names no gateway for a bridge that it made at its start: it is the subnet's first address.
+            return str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
+    raise EngineRefused(f"The engine's network {network} has no gateway, so that its containers can't reach this host.")
+
+
+def run_image(socket_path: str, image: str, *, seconds: float) -> Ran:
+    """Run a container of the image with its own command, no longer than ``seconds``, and remove it.
+
+    Raises ``EngineRefused`` for an image that has no command, ``EngineUnreachable``.
+    """
+    host = {"SecurityOpt": ["no-new-privileges"], "Memory": 1 << 30, "PidsLimit": 512}
+    with _Engine(socket_path) as engine:
+        container = json.loads(engine.ask("POST", "/containers/create", {"Image": image, "HostConfig": host}))["Id"]
+        try:
+            engine.ask("POST", f"/containers/{container}/start")
+            exit_code = _await_exit(engine, container, seconds)
+            logs = engine.ask("GET", f"/containers/{container}/logs?stdout=1&stderr=1&tail=100")
+        finally:
+            engine.ask("DELETE", f"/containers/{container}?force=1&v=1")
+    return Ran(output=demultiplex(logs)[:_MOST_OUTPUT].decode(errors="replace"), exit_code=exit_code)
+
+
+def demultiplex(stream: bytes) -> bytes:
+    """The output out of the engine's frames: a byte for the stream, three of nothing, four of length, then the text.
+
+    >>> demultiplex(b"\\x01\\0\\0\\0\\0\\0\\0\\x03abc\\x02\\0\\0\\0\\0\\0\\0\\x01d")
+    b'abcd'
+    """
+    output = bytearray()
+    position = 0
+    while position + 8 <= len(stream):
+        length = int.from_bytes(stream[position + 4 : position + 8], "big")
+        output += stream[position + 8 : position + 8 + length]
+        position += 8 + length
+    return bytes(output)
+
+
+def _await_exit(engine: _Engine, container: str, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
+    while True:
+        state = json.loads(engine.ask("GET", f"/containers/{container}/json"))["State"]
+        if state["Status"] in ("exited", "dead"):
+            return int(state["ExitCode"])
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=_TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Engine:
+    """The engine's own API on its socket: two calls that builds need not are no reason to widen their protocol."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = _Connection(path)
+
+    def __enter__(self) -> _Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        payload = None if body is None else json.dumps(body)
+        try:
+            self._connection.request(method, path, payload, {"Content-Type": "application/json"})
+            response = self._connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineUnreachable(
+                f"The Docker engine at unix://{self._path} does not answer ({error or type(error).__name__}).",
+                hint="Start it, or set CAISSON_DOCKER_HOST to its socket.",
+            ) from None
+        if response.status >= http.HTTPStatus.BAD_REQUEST:
+            raise EngineRefused(f"The Docker engine refused {method} {path}: {_message(answer)}.")
+        return answer
+
+
+def _message(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["message"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return answer[:200].decode(errors="replace")

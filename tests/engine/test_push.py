@@ -1,0 +1,177 @@
+"""Pushes by real engines to a real registry, and to one that fails in chosen ways."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from caisson.docker_engine import DockerEngine
+from caisson.engine import Engine, ImageID, PushProgress, RegistryAuth
+from caisson.errors import CaissonError, EngineRefused, PushDenied, RegistryUnreachable
+from caisson.push import should_retry
+from tests.conftest import EngineHost
+from tests.engine.conftest import Builds
+from tests.engine.registry import EngineNetwork, Registry, docker_registry, faulty_registry
+
+LAYER_BYTES = 3 << 20
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, engine_host: EngineHost) -> Iterator[Registry]:
+    with docker_registry(tmp_path_factory.mktemp("registry"), engine_host.socket) as running:
+        yield running
+
+
+@pytest.fixture
+def image(engine_host: EngineHost) -> Iterator[ImageID]:
+    """An image of one layer that no registry has; all its tags are gone afterwards."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("layer")
+        entry.size = LAYER_BYTES
+        tar.addfile(entry, io.BytesIO(os.urandom(LAYER_BYTES)))
+    client = docker.APIClient(base_url=engine_host.docker_host, version="auto")
+    try:
+        made = client.import_image_from_data(archive.getvalue(), repository="caisson-test/push", tag="layer")
+        image_id = json.loads(made.splitlines()[-1])["status"]
+        yield ImageID(image_id)
+        for tag in client.inspect_image(image_id)["RepoTags"]:
+            client.remove_image(tag)
+    finally:
+        client.close()
+
+
+Push = Callable[[str, RegistryAuth | None], tuple[str, list[PushProgress]]]
+
+
+@pytest.fixture
+def push(engine: Engine, image: ImageID) -> Push:
+    """Tags the image and pushes it; returns the digest and what was said on the way."""
+
+    def tag_and_push(reference: str, auth: RegistryAuth | None) -> tuple[str, list[PushProgress]]:
+        engine.tag_image(image, reference)
+        said: list[PushProgress] = []
+        progress = engine.push_image(reference, auth)
+        while True:
+            try:
+                said.append(next(progress))
+            except StopIteration as end:
+                return str(end.value), said
+
+    return tag_and_push
+
+
+def _failure(push: Push, reference: str, auth: RegistryAuth | None) -> CaissonError:
+    with pytest.raises(CaissonError) as caught:
+        push(reference, auth)
+    if auth is not None:
+        assert auth.password not in json.dumps(caught.value.to_dict())
+    return caught.value
+
+
+def test_the_digest_of_a_push_is_the_one_that_the_registry_has(push: Push, registry: Registry) -> None:
+    digest, said = push(f"{registry.address}/team/app:v1", registry.auth)
+    assert digest == registry.digest("team/app", "v1")
+    assert digest.startswith("sha256:")
+    assert said[-1].status == "Pushed"
+    assert max(progress.total for progress in said) >= LAYER_BYTES
+
+    again, said = push(f"{registry.address}/team/app:v2", registry.auth)
+    assert (again, registry.digest("team/app", "v2")) == (digest, digest)
+    assert said[-1].status == "Layer already exists"
+    assert {"v1", "v2"} <= set(registry.tags("team/app"))
+
+
+@pytest.mark.parametrize("auth", [RegistryAuth("alice", "wrong-password"), RegistryAuth("mallory", "guess"), None])
+def test_wrong_or_no_credentials_are_denied_and_nothing_arrives(
+    push: Push, registry: Registry, auth: RegistryAuth | None
+) -> None:
+    error = _failure(push, f"{registry.address}/denied/app:v1", auth)
+    assert type(error) is PushDenied
+    assert not should_retry(error)
+    assert registry.tags("denied/app") == []
+
+
+def test_a_registry_that_is_down_is_worth_another_try_and_takes_the_push_when_it_is_back(
+    push: Push, registry: Registry
+) -> None:
+    reference = f"{registry.address}/team/back:v1"
+    registry.stop()
+    try:
+        error = _failure(push, reference, registry.auth)
+    finally:
+        registry.start()
+    assert type(error) is RegistryUnreachable
+    assert should_retry(error)
+    digest, _ = push(reference, registry.auth)
+    assert digest == registry.digest("team/back", "v1")
+
+
+def _errors(code: str, message: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, "detail": None}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "retry"),
+    [
+        (401, _errors("UNAUTHORIZED", "authentication required"), PushDenied, False),
+        (403, _errors("DENIED", "requested access to the resource is denied"), PushDenied, False),
+        (403, b"<html>Forbidden</html>", PushDenied, False),
+        (404, _errors("NAME_UNKNOWN", "repository name not known to registry"), EngineRefused, False),
+        (400, _errors("NAME_INVALID", "invalid repository name"), EngineRefused, False),
+        (413, b"<html>Request Entity Too Large</html>", EngineRefused, False),
+        (429, _errors("TOOMANYREQUESTS", "limit"), RegistryUnreachable, True),
+        (500, _errors("UNKNOWN", "unknown error"), RegistryUnreachable, True),
+        (502, b"<html>Bad Gateway</html>", RegistryUnreachable, True),
+        (503, b"Service Unavailable", RegistryUnreachable, True),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_what_a_registry_answers_decides_whether_another_try_is_worth_it(
+    engine_host: EngineHost, push: Push, status: int, body: bytes, kind: type[CaissonError], retry: bool
+) -> None:
+    with faulty_registry(engine_host.socket, status, body) as faulty:
+        error = _failure(push, f"{faulty.address}/team/app:v1", RegistryAuth("alice", "a-password"))
+    assert any(asked.startswith("PUT /v2/team/app/manifests/") for asked in faulty.asked)
+    assert (type(error), should_retry(error)) == (kind, retry)
+
+
+def test_a_registry_without_tls_beyond_loopback_is_not_trusted_and_not_tried_again(
+    engine_host: EngineHost, push: Push, tmp_path: Path
+) -> None:
+    address = EngineNetwork(engine_host.socket).address()
+    with docker_registry(tmp_path / "plain", engine_host.socket, address=address) as plain:
+        error = _failure(push, f"{plain.address}/team/app:v1", plain.auth)
+    assert type(error) is RegistryUnreachable
+    assert "insecure-registries" in error.hint
+    assert not should_retry(error)
+
+
+def test_a_host_that_does_not_exist_is_unreachable(push: Push) -> None:
+    error = _failure(push, "registry.invalid:5000/team/app:v1", None)
+    assert type(error) is RegistryUnreachable
+
+
+def test_a_tag_that_is_not_on_the_engine_is_the_engines_refusal(engine_host: EngineHost, registry: Registry) -> None:
+    with DockerEngine(engine_host.docker_host) as engine, pytest.raises(EngineRefused, match="not on the engine"):
+        list(engine.push_image(f"{registry.address}/team/none:v1", registry.auth))
+
+
+def test_a_build_pushes_every_tag_and_reports_the_registrys_digests(builds: Builds, registry: Registry) -> None:
+    repository = builds.repository("FROM debian:trixie-slim\nRUN echo pushed > /pushed\n", "pushed")
+    logged_in = builds.with_settings(registry_username=registry.auth.username, registry_password=registry.auth.password)
+    image = f"{registry.address}/team/built"
+    report = logged_in(repository, image=image, push=True, tags={"raw": ["stable"]})
+    tags = {tag.reference.removeprefix(f"{image}:"): tag.digest for tag in report.tags}
+    assert sorted(tags) == registry.tags("team/built")
+    assert tags == {tag: registry.digest("team/built", tag) for tag in tags}
+    assert {"main", "latest", "stable"} <= set(tags)
+    assert registry.auth.password not in report.model_dump_json()
+    assert registry.auth.password not in Path(report.log_file).read_text()
