@@ -211,7 +211,7 @@ def build(
     if host and remote is False:
         raise typer.BadParameter("--host needs the API: a build in this process is on this host.", ctx)
     from caisson.settings import load_settings
-    from caisson.spec import parse_request
+    from caisson.spec import make_spec, parse_request
     from deployments.cli_request import request_data
 
     request = parse_request(request_data(ctx.params))
@@ -219,6 +219,9 @@ def build(
     # While a machine reads stdout, nothing that any library prints may reach it.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         api = _find_api(settings, wanted=bool(remote or detach or host), allowed=remote is not False)
+        if not settings.api_url:
+            # This host builds it, and its settings are known: no need to wait for a run that would be refused.
+            make_spec(request, settings)
         if api is None:
             ended = _build_here(request, settings)
         else:

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from caisson.errors import CaissonError
+from caisson.untrusted import clean
 
 EXIT_DEFECT = 1
 
@@ -103,9 +104,16 @@ def report_failure(failure: Mapping[str, Any], *, as_json: bool) -> None:
     """One sentence and the way out on stderr; with ``as_json`` a document on stdout as well."""
     if as_json:
         typer.echo(json.dumps({"failure": failure}, indent=2, ensure_ascii=False))
-    typer.secho(f"caisson: {failure['message']}", err=True, fg="red")
+    # Both can quote a stranger: a Dockerfile's step, a server's answer.
+    fields = failure["details"].get("fields") or []
+    if len(fields) > 1:
+        typer.secho("caisson: The build request is invalid:", err=True, fg="red")
+        for field in fields:
+            typer.echo(f"  {field['field']}: {clean(field['message'])}", err=True)
+    else:
+        typer.secho(f"caisson: {clean(failure['message'])}", err=True, fg="red")
     if failure["hint"]:
-        typer.echo(f"  {failure['hint']}", err=True)
+        typer.echo(f"  {clean(failure['hint'])}", err=True)
 
 
 def _trace(state: Invocation, error: Exception) -> None:

@@ -20,7 +20,7 @@ def request_data(options: Options) -> dict[str, Any]:
     """The request as plain data, from the options as they were typed; raises ``RequestInvalid`` field by field."""
     # 0 means "the host's default" in a request, so that a 0 that somebody typed has to be caught here.
     problems = [
-        (f"limits.{name}", f"{options[name]} is not above 0")
+        (f"limits.{name}", f"{options[name]:g} is not above 0")
         for name in ("cpus", "pids")
         if options[name] is not None and options[name] <= 0
     ]
