@@ -6,9 +6,12 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 HOST=${1:-$ENGINE_HOST}
-image_id "$HOST" "$BASE_IMAGE" >/dev/null && exit 0
+is_there() { image_id "$HOST" "$BASE_IMAGE" >/dev/null; }
 
+is_there && exit 0
 begin base-image
+is_there && exit 0
+
 # Asks for the manifest first: without a way to the registry that fails in seconds, a pull may hang for minutes.
 if engine_get "$HOST" "/distribution/$BASE_IMAGE/json" 10 >/dev/null &&
     logged docker_on "$HOST" pull "$BASE_IMAGE"; then

@@ -17,10 +17,13 @@ content() {
     } | sha256sum | cut -d ' ' -f 1
 }
 
-wanted=$(content)
-[[ $(image_label "$HOST" "$BUILDER_IMAGE" "$LABEL" || true) == "$wanted" ]] && exit 0
+is_current() { [[ $(image_label "$HOST" "$BUILDER_IMAGE" "$LABEL" || true) == "$wanted" ]]; }
 
+wanted=$(content)
+is_current && exit 0
 begin builder-image
+is_current && exit 0
+
 say "Building $BUILDER_IMAGE"
 previous=$(image_id "$HOST" "$BUILDER_IMAGE" || true)
 # The classic builder, for this CLI may have no buildx.

@@ -32,10 +32,15 @@ state_dir() {
     fi
 }
 
-# begin NAME: from here on LOG takes the detail, and an unexpected end prints its tail.
+# begin NAME: from here on LOG takes the detail, an unexpected end prints its tail, and no other NAME runs meanwhile.
 begin() {
     STATE=$(state_dir)
     LOG=$STATE/setup/$1.log
+    exec 8>"$STATE/setup/$1.lock"
+    if ! flock --nonblock 8; then
+        say "Waiting for another ${0##*/} to end"
+        flock --timeout 900 8 || die "another one still runs after 15 minutes. End it, then try again."
+    fi
     : >"$LOG"
     trap 'ended $?' EXIT
 }
@@ -48,10 +53,10 @@ ended() {
     } >&2
 }
 
-# logged COMMAND…: its output goes to the log.
+# logged COMMAND…: its output goes to the log. Services that an installation starts must not inherit the locks.
 logged() {
     printf '+ %s\n' "$*" >>"$LOG"
-    "$@" >>"$LOG" 2>&1 </dev/null
+    "$@" >>"$LOG" 2>&1 </dev/null 8>&- 9>&-
 }
 
 need_root() {

@@ -21,7 +21,7 @@ start_engine() {
         await_engine "$ENGINE_HOST" 30
         return
     fi
-    setsid dockerd </dev/null >>"$STATE/dockerd.log" 2>&1 &
+    setsid dockerd </dev/null >>"$STATE/dockerd.log" 2>&1 8>&- &
     local pid=$!
     if ! await_engine "$ENGINE_HOST" 60 "$pid"; then
         cat "$STATE/dockerd.log" >>"$LOG"

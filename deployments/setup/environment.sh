@@ -53,13 +53,17 @@ esac
 
 SETUP_LOCK=$ROOT/deployments/setup/setup.lock
 # The place belongs to it: an environment doesn't work where it wasn't made.
-CONTENT=$(cd "$ROOT" && { pwd && cat requirements*.lock pyproject.toml "$SETUP_LOCK"; } | sha256sum | cut -d ' ' -f 1)
-found=$(cat "$STAMP" 2>/dev/null || true)
-if [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONTENT") ]]; then
-    exit 0
-fi
+CONTENT="$(cd "$ROOT" && cat requirements*.lock pyproject.toml "$SETUP_LOCK" | sha256sum | cut -d ' ' -f 1) $ROOT"
 
+is_current() {
+    found=$(cat "$STAMP" 2>/dev/null || true)
+    [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONTENT") ]]
+}
+
+is_current && exit 0
 begin environment
+is_current && exit 0
+
 # Once made for development it stays so, and so does one that somebody made by hand: `make demo` must not take the
 # tests' tools away.
 if [[ $found == dev* || (-z $found && -x $VENV/bin/python) ]]; then
@@ -67,7 +71,7 @@ if [[ $found == dev* || (-z $found && -x $VENV/bin/python) ]]; then
 fi
 [[ $KIND == dev ]] && LOCK=$ROOT/requirements-dev.lock
 say "Making the Python environment in .venv ($KIND)"
-[[ -x $VENV/bin/python ]] || create_venv
+[[ -x $VENV/bin/python && (-z $found || $found == *" $ROOT") ]] || create_venv
 UV=$(uv_on_path) || UV=$VENV/bin/uv
 [[ -x $UV ]] || install_uv
 rm -f "$STAMP"

@@ -115,7 +115,7 @@ launch() {
         cd /
         umount -l /.outside
         exec dockerd --host unix:///run/docker.sock --bip "$2" --mtu "$3"
-    ' caisson-test-engine "$ENGINE_ROOT" "$BRIDGE" "$(uplink_mtu)" </dev/null >>"$DIR/dockerd.log" 2>&1 9>&- &
+    ' caisson-test-engine "$ENGINE_ROOT" "$BRIDGE" "$(uplink_mtu)" </dev/null >>"$DIR/dockerd.log" 2>&1 8>&- 9>&- &
     ENGINE_PID=$!
 }
 
