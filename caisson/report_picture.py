@@ -31,7 +31,7 @@ _BOTTOM = 40
 _ROW = 22
 _LABEL_CHARACTERS = 34
 _MAX_DOCKERFILE_ROWS = 40
-_BUILD_STEP = "build_image"
+_BUILD_STEP = "build"
 
 
 @dataclass(frozen=True)

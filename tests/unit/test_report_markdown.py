@@ -52,7 +52,7 @@ def _report(text: str = "x", **changes: object) -> BuildReport:
         "seconds": 12.5,
         "steps": [
             StepReport(name="clone", state="completed", seconds=1),
-            StepReport(name="build_image", state="failed", seconds=9, reason=text),
+            StepReport(name="build", state="failed", seconds=9, reason=text),
         ],
         "dockerfile_steps": [
             DockerfileStepReport(name=text, seconds=0, cached=True),
@@ -230,7 +230,7 @@ def test_what_hides_or_turns_text_is_made_visible(character: str) -> None:
 def test_the_outcome_comes_first_and_the_way_out_second() -> None:
     failure = {"kind": "ref-not-found", "message": "There is no branch dev.", "hint": "Use main.", "details": {}}
     shown = _shown(render_markdown(_report(failure=failure, image="team/app")))
-    assert shown[0] == "✗ The build of team/app at aaaaaaa failed in step build_image after 12.5 s."
+    assert shown[0] == "✗ The build of team/app at aaaaaaa failed in step build after 12.5 s."
     assert shown[1:3] == ["ref-not-found: There is no branch dev.", "The way out: Use main."]
 
 
@@ -239,8 +239,8 @@ def test_the_outcome_comes_first_and_the_way_out_second() -> None:
     [
         ("built", "Built team/app at aaaaaaa in 12.5 s."),
         ("reused", "team/app at aaaaaaa was on this host already; tagged without a build in 12.5 s."),
-        ("failed", "The build of team/app at aaaaaaa failed in step build_image after 12.5 s."),
-        ("cancelled", "The build of team/app at aaaaaaa was cancelled in step build_image after 12.5 s."),
+        ("failed", "The build of team/app at aaaaaaa failed in step build after 12.5 s."),
+        ("cancelled", "The build of team/app at aaaaaaa was cancelled in step build after 12.5 s."),
     ],
 )
 def test_the_summary_says_how_it_ended(outcome: str, sentence: str) -> None:
