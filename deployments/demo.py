@@ -98,21 +98,35 @@ def ensure_running(settings: Settings) -> RunningCaisson:
     if running is None:
         check_port(settings)
         _say("Starting Caisson …")
-        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
-            process = subprocess.Popen(
-                [str(_PROGRAM), "up"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = _start(log)
+    try:
+        running = _await_ready(settings, process, log)
+    except BaseException:
+        # What was not there before and is of no use yet is not left behind.
+        if process is not None:
+            process.terminate()
+            process.wait()
+        raise
+    _say(f"Caisson is up after {time.monotonic() - begun:.1f} s: {running.url}")
+    return running
+
+
+def _start(log: Path) -> subprocess.Popen[bytes]:
+    """``caisson up`` in a session of its own, so that it outlives this program and its terminal."""
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+        return subprocess.Popen(
+            [str(_PROGRAM), "up"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def _await_ready(settings: Settings, process: subprocess.Popen[bytes] | None, log: Path) -> RunningCaisson:
+    deadline = time.monotonic() + _START_SECONDS
     while (running := find_running(settings)) is None or not running.ready:
         if process is not None and (code := process.poll()) is not None:
             raise ServiceUnreachable(f"Caisson ended at once (exit code {code}): {_last_line(log)}", hint=f"See {log}.")
-        if time.monotonic() - begun > _START_SECONDS:
+        if time.monotonic() > deadline:
             raise ServiceUnreachable(f"Caisson is not up after {_START_SECONDS:.0f} s.", hint=f"See {log}.")
         time.sleep(0.1)
-    _say(f"Caisson is up after {time.monotonic() - begun:.1f} s: {running.url}")
     return running
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -29,14 +30,30 @@ class Ran:
 def gateway(socket_path: str, network: str) -> str:
     """The address of this host in the engine's network; raises ``EngineUnreachable``, ``EngineRefused``."""
     with _Engine(socket_path) as engine:
-        answer = json.loads(engine.ask("GET", f"/networks/{quote(network, safe='')}"))
-    for config in answer.get("IPAM", {}).get("Config") or []:
-        if config.get("Gateway"):
-            return str(config["Gateway"])
-        if config.get("Subnet"):
-            # Engine 20.10 names no gateway for a bridge that it made at its start: it is the subnet's first address.
-            return str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
-    raise EngineRefused(f"The engine's network {network} has no gateway, so that its containers can't reach this host.")
+        found = gateway_of(json.loads(engine.ask("GET", f"/networks/{quote(network, safe='')}")))
+    if not found:
+        raise EngineRefused(
+            f"The engine's network {network} has no IPv4 gateway: its containers can't reach this host."
+        )
+    return found
+
+
+def gateway_of(network: Mapping[str, Any]) -> str:
+    """The IPv4 gateway in the engine's description of a network; empty where it has none.
+
+    For a bridge that was there before it, engine 20.10 names no gateway; it is the subnet's first address then, by
+    the default of libnetwork's IPAM.
+
+    >>> gateway_of({"IPAM": {"Config": [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.9"}]}})
+    '172.17.0.9'
+    >>> gateway_of({"IPAM": {"Config": [{"Subnet": "fd00::/64"}, {"Subnet": "172.17.0.0/16"}]}})
+    '172.17.0.1'
+    """
+    for config in network.get("IPAM", {}).get("Config") or []:
+        subnet = ip_network(config.get("Subnet", "::/0"), strict=False)
+        if subnet.version == 4:
+            return str(config.get("Gateway") or subnet.network_address + 1)
+    return ""
 
 
 def run_image(socket_path: str, image: str, *, seconds: float) -> Ran:
