@@ -191,11 +191,13 @@ def docker_registry(directory: Path, engine_socket: Path, *, address: str = "") 
     # YAML takes JSON as it is.
     (directory / "config.yml").write_text(json.dumps(config))
     registry = Registry(directory, network, where, auth)
-    registry.start()
     try:
+        registry.start()
         yield registry
     finally:
         registry.stop()
+        # pytest keeps its temporary directories for a while.
+        shutil.rmtree(directory / "data", ignore_errors=True)
 
 
 @dataclass

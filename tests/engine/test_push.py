@@ -6,7 +6,9 @@ import io
 import json
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -19,6 +21,7 @@ from caisson.push import should_retry
 from tests.conftest import EngineHost
 from tests.engine.conftest import Builds
 from tests.engine.registry import EngineNetwork, Registry, docker_registry, faulty_registry
+from tests.engine.repositories import Repository
 
 LAYER_BYTES = 3 << 20
 
@@ -30,22 +33,20 @@ def registry(tmp_path_factory: pytest.TempPathFactory, engine_host: EngineHost) 
 
 
 @pytest.fixture
-def image(engine_host: EngineHost) -> Iterator[ImageID]:
+def image(engine_host: EngineHost, engine: Engine) -> Iterator[ImageID]:
     """An image of one layer that no registry has; all its tags are gone afterwards."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo("layer")
         entry.size = LAYER_BYTES
         tar.addfile(entry, io.BytesIO(os.urandom(LAYER_BYTES)))
-    client = docker.APIClient(base_url=engine_host.docker_host, version="auto")
-    try:
+    with closing(docker.APIClient(base_url=engine_host.docker_host, version="auto")) as client:
         made = client.import_image_from_data(archive.getvalue(), repository="caisson-test/push", tag="layer")
-        image_id = json.loads(made.splitlines()[-1])["status"]
-        yield ImageID(image_id)
-        for tag in client.inspect_image(image_id)["RepoTags"]:
-            client.remove_image(tag)
-    finally:
-        client.close()
+    image_id = ImageID(json.loads(made.splitlines()[-1])["status"])
+    yield image_id
+    there = engine.inspect_image(image_id)
+    for tag in there.tags if there else ():
+        engine.untag_image(tag)
 
 
 Push = Callable[[str, RegistryAuth | None], tuple[str, list[PushProgress]]]
@@ -135,10 +136,18 @@ def _errors(code: str, message: str) -> bytes:
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_what_a_registry_answers_decides_whether_another_try_is_worth_it(
-    engine_host: EngineHost, push: Push, status: int, body: bytes, kind: type[CaissonError], retry: bool
+    engine_host: EngineHost,
+    push: Push,
+    registry: Registry,
+    status: int,
+    body: bytes,
+    kind: type[CaissonError],
+    retry: bool,
 ) -> None:
+    # An engine asks whether a registry has a layer only once it has pushed that layer with the same credentials.
+    push(f"{registry.address}/team/app:known", registry.auth)
     with faulty_registry(engine_host.socket, status, body) as faulty:
-        error = _failure(push, f"{faulty.address}/team/app:v1", RegistryAuth("alice", "a-password"))
+        error = _failure(push, f"{faulty.address}/team/app:v1", registry.auth)
     assert any(asked.startswith("PUT /v2/team/app/manifests/") for asked in faulty.asked)
     assert (type(error), should_retry(error)) == (kind, retry)
 
@@ -164,14 +173,64 @@ def test_a_tag_that_is_not_on_the_engine_is_the_engines_refusal(engine_host: Eng
         list(engine.push_image(f"{registry.address}/team/none:v1", registry.auth))
 
 
-def test_a_build_pushes_every_tag_and_reports_the_registrys_digests(builds: Builds, registry: Registry) -> None:
-    repository = builds.repository("FROM debian:trixie-slim\nRUN echo pushed > /pushed\n", "pushed")
-    logged_in = builds.with_settings(registry_username=registry.auth.username, registry_password=registry.auth.password)
+@pytest.fixture
+def logged_in(builds: Builds, registry: Registry, engine: Engine) -> Iterator[Builds]:
+    yield builds.with_settings(registry_username=registry.auth.username, registry_password=registry.auth.password)
+    for image in engine.list_images():
+        for tag in image.tags:
+            if tag.startswith(f"{registry.address}/"):
+                engine.untag_image(tag)
+
+
+def _repository(builds: Builds, name: str) -> Repository:
+    return builds.repository("FROM scratch\nCOPY hello /hello\n", name, hello=f"{name} {os.urandom(8).hex()}\n")
+
+
+def _tries(builds: Builds) -> int:
+    return sum(log.read_text().count("Trying again in") for log in builds.settings.state_dir.glob("builds/*.log"))
+
+
+def test_a_build_pushes_every_tag_and_reports_the_registrys_digests(logged_in: Builds, registry: Registry) -> None:
     image = f"{registry.address}/team/built"
-    report = logged_in(repository, image=image, push=True, tags={"raw": ["stable"]})
+    report = logged_in(_repository(logged_in, "pushed"), image=image, push=True, tags={"raw": ["stable"]})
     tags = {tag.reference.removeprefix(f"{image}:"): tag.digest for tag in report.tags}
     assert sorted(tags) == registry.tags("team/built")
     assert tags == {tag: registry.digest("team/built", tag) for tag in tags}
     assert {"main", "latest", "stable"} <= set(tags)
     assert registry.auth.password not in report.model_dump_json()
     assert registry.auth.password not in Path(report.log_file).read_text()
+    assert _tries(logged_in) == 0
+
+
+def test_a_denied_push_is_tried_once_and_the_image_keeps_its_tags(
+    logged_in: Builds, engine: Engine, registry: Registry
+) -> None:
+    stranger = logged_in.with_settings(registry_password="wrong-password")
+    image = f"{registry.address}/team/denied"
+    with pytest.raises(PushDenied) as caught:
+        stranger(_repository(stranger, "denied"), image=image, push=True)
+    assert "wrong-password" not in json.dumps(caught.value.to_dict())
+    assert _tries(stranger) == 0
+    assert engine.inspect_image(f"{image}:main") is not None
+    assert registry.tags("team/denied") == []
+
+
+def test_a_build_gets_over_a_registry_that_restarts(logged_in: Builds, registry: Registry) -> None:
+    done = threading.Event()
+
+    def start_again_after_the_first_failure() -> None:
+        while not done.is_set() and _tries(logged_in) == 0:
+            done.wait(0.05)
+        registry.start()
+
+    repository = _repository(logged_in, "restart")
+    registry.stop()
+    helper = threading.Thread(target=start_again_after_the_first_failure)
+    helper.start()
+    try:
+        report = logged_in(repository, image=f"{registry.address}/team/restart", push=True, tags={"raw": ["back"]})
+    finally:
+        done.set()
+        helper.join()
+    assert _tries(logged_in) >= 1
+    assert {tag.digest for tag in report.tags} == {registry.digest("team/restart", "back")}
