@@ -2,7 +2,7 @@
 
 Each of ``resolve`` and ``clone`` costs one exec: the program ``run-steps`` of the builder's image runs the git commands
 one after the other. A server that gives single commits (every one that speaks protocol 2 does) is asked for nothing
-else; from another the history is fetched, without files where it can.
+else; from another the history is fetched.
 """
 
 from __future__ import annotations
@@ -109,18 +109,9 @@ def clone_steps(source: Source, chosen: Chosen, *, whole: bool = False, whole_su
     steps = [
         _init(chosen.sha, WORKSPACE),
         ("init", "git", "config", "remote.origin.url", str(source.url)),
-        (
-            "fetch",
-            "git",
-            "fetch",
-            *_FETCH,
-            *(("--filter=blob:none", *_whole_history(chosen.fetch_ref)) if whole else _one_commit(chosen)),
-        ),
+        ("fetch", "git", "fetch", *_FETCH, *(_whole_history(chosen.fetch_ref) if whole else _one_commit(chosen))),
         ("checkout", "git", "checkout", "--quiet", "--force", "--detach", chosen.sha),
     ]
-    if source.lfs:
-        # The files are in the work tree now; a second copy would count to the workspace and to the build's context.
-        steps.append(("lfs", "rm", "-rf", "--", f"{WORKSPACE}/.git/lfs/objects"))
     if source.submodules:
         update = ("submodules", "git", "submodule", "--quiet", "update", "--init", "--recursive", "--force", "--jobs=4")
         if whole_submodules:
@@ -162,7 +153,8 @@ def _whole_history(ref: str) -> tuple[str, ...]:
 
 def search_steps(source: Source, short_sha: str) -> list[Step]:
     """Find the commit that a short SHA means: all history, commits only where the server can. Pure."""
-    git = ("git", f"--git-dir={_SEARCH}")
+    # Never lazily: a server that is not what it says it is would be asked for a missing object again and again.
+    git = ("git", "--no-lazy-fetch", f"--git-dir={_SEARCH}")
     return [
         ("init", "rm", "-rf", "--", _SEARCH),
         _init("", _SEARCH, "--bare"),
@@ -176,12 +168,14 @@ def search_steps(source: Source, short_sha: str) -> list[Step]:
 def report_steps(source: Source, context: str, dockerfile: str) -> list[Step]:
     """Check the context, and tell what was checked out. Pure."""
     steps: list[Step] = [
-        ("context", f"{LIBEXEC}/check-context", WORKSPACE, context or ".", dockerfile or "Dockerfile"),
+        ("context?", f"{LIBEXEC}/check-context", WORKSPACE, context or ".", dockerfile or "Dockerfile"),
         ("head?", "git", "log", "-1", "--format=%H %ct", "HEAD"),
         ("size?", "du", "--summarize", "--block-size=1", WORKSPACE),
     ]
     if source.lfs:
         steps.append(("lfs-files?", "git", "lfs", "ls-files", "--name-only"))
+        # The files are in the work tree; a second copy would count to the workspace and to the build's context.
+        steps.append(("lfs", "rm", "-rf", "--", f"{WORKSPACE}/.git/lfs/objects"))
     if source.submodules:
         steps.append(("submodules?", "git", "submodule", "--quiet", "status", "--recursive"))
     return steps
@@ -248,12 +242,14 @@ class _Steps:
         progress.feed(rest)
         progress.close()
         if exit_code:
-            raise self._failure(output.failed_step(), exit_code, output.words())
+            raise self._failure(exit_code, output)
         return output.answers()
 
-    def _failure(self, step: str, exit_code: int, words: str) -> Exception:
+    def _failure(self, exit_code: int, output: StepsOutput) -> Exception:
+        step, words = output.failed_step(), output.words()
         if step == "context":
-            return classify_context_failure(exit_code, words, context=self.context, dockerfile=self.dockerfile)
+            found = output.answers()["context"].decode("utf-8", "replace")
+            return classify_context_failure(exit_code, found, context=self.context, dockerfile=self.dockerfile)
         url, known = self.source.url.display(), self.source.has_credentials
         meaning = classify_git_failure(step, exit_code, words, url=url, has_credentials=known)
         if is_refusal_of_one_commit(step, words):

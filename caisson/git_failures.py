@@ -164,9 +164,9 @@ def _submodule_failure(stderr: str, said: str, details: dict[str, object]) -> Ca
     )
 
 
-def classify_context_failure(exit_code: int, stderr: str, *, context: str, dockerfile: str) -> CaissonError:
-    """What ``check-context`` found wrong; its exit codes are explained there."""
-    found = [line for line in (clean(line)[:200] for line in stderr.splitlines()) if line]
+def classify_context_failure(exit_code: int, listed: str, *, context: str, dockerfile: str) -> CaissonError:
+    """What ``check-context`` found wrong (it explains its exit codes); it ``listed`` the Dockerfiles that there are."""
+    found = [line for line in (clean(line)[:200] for line in listed.splitlines()) if line]
     shown = f"the repository's {context!r}" if context else "the repository"
     dockerfile = dockerfile or "Dockerfile"
     if exit_code == 61:
@@ -192,7 +192,7 @@ def classify_context_failure(exit_code: int, stderr: str, *, context: str, docke
         )
     if exit_code == 65:
         return ContextInvalid("The .dockerignore leads out of the repository by a symlink.", hint="Make it a file.")
-    return EngineRefused(f"The context could not be checked: {found[-1] if found else f'exit code {exit_code}'}.")
+    return EngineRefused(f"The context could not be checked: exit code {exit_code}.")
 
 
 def _dockerfiles(found: Sequence[str], context: str) -> str:

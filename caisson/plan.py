@@ -115,7 +115,8 @@ def choose_builder(
     if require_limits and not chosen.holds_steps:
         raise LimitsNotEnforceable(
             f"Engine {engine.version} can't hold the RUN steps of the {chosen.builder.value} builder to the limits.",
-            hint="Upgrade the engine to 23.0 or later, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS; CAISSON_HOLD_STEPS must be on.",
+            hint="Upgrade the engine to 23.0 or later, choose builder=classic, set CAISSON_HOLD_STEPS=true, "
+            "or unset CAISSON_REQUIRE_LIMITS.",
         )
     return chosen
 

@@ -22,12 +22,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.launcher import find_running
-from deployments.trigger import follow, trigger_build
-
 from caisson.docker_engine import DockerEngine
 from caisson.settings import Settings, load_settings
 from caisson.spec import parse_request
+from deployments.launcher import find_running
+from deployments.names import build_deployment
+from deployments.prefect_api import PrefectApi
+from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
@@ -55,7 +56,7 @@ class Bench:
 
     def __init__(self, settings: Settings, daemon: GitDaemon, *, turns: int, long_seconds: int) -> None:
         self.settings, self.daemon, self.turns, self.long_seconds = settings, daemon, turns, long_seconds
-        self.service = find_running(load_settings(_env_file=None))
+        self.service = find_running(load_settings())
 
     def run(self) -> None:
         with DockerEngine(self.settings.docker_host) as engine:
@@ -142,11 +143,14 @@ class Bench:
             return run_build(self._request(repository, no_cache), self.settings, call=as_function).log_file
 
     def over_the_api(self, repository: Repository) -> None:
-        assert self.service is not None
         request = self._request(repository, no_cache=True).model_dump(mode="json")
-        run = trigger_build(self.service.url, {"request": request}, idempotency_key=uuid.uuid4().hex)
-        for _ in follow(self.service.url, run):
-            pass
+        service = load_settings()
+        with PrefectApi.of(service) as api:
+            run = trigger_build(api, {"request": request}, deployment=build_deployment(service))
+            while not (state := run_state(api, run)).final:
+                time.sleep(0.05)
+        if state.state_type != "COMPLETED":
+            raise SystemExit(f"bench: the run ended {state.state_name}: {state.message}")
 
     def _request(self, repository: Repository, no_cache: bool):  # type: ignore[no-untyped-def]
         return parse_request(

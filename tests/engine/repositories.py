@@ -76,6 +76,7 @@ class GitDaemon:
 @contextmanager
 def git_daemon(root: Path, address: str) -> Iterator[GitDaemon]:
     """Serve everything below ``root`` at ``git://ADDRESS:PORT/`` while the block runs."""
+    root.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind((address, 0))
         port = probe.getsockname()[1]
