@@ -110,7 +110,7 @@ def _facts(report: BuildReport) -> Iterator[str]:
 
 def _fact_rows(report: BuildReport) -> Iterator[tuple[str, str]]:
     yield "Repository", code(report.repository_url, 2048)
-    yield "Ref", code(report.ref) if report.ref else "the remote’s default branch"
+    yield "Ref", code(report.ref) if report.ref else "the remote's default branch"
     yield "Commit", code(report.sha)
     yield "Size", _size(report)
     yield "Builder", f"{markdown(report.builder)}: {markdown(report.builder_reason)}" if report.builder else ""
@@ -155,7 +155,7 @@ def _limit_rows(limits: LimitsReport) -> Iterator[list[str]]:
     yield ["CPUs", _number(limits.asked_cpus), _number(limits.cpus)]
     yield ["Processes", _number(limits.asked_pids), _number(limits.pids)]
     yield ["Workspace", _bytes(limits.workspace), "held by the file system"]
-    yield ["Time", format_seconds(limits.timeout_seconds), "held by Caisson and by the builder’s own deadline"]
+    yield ["Time", format_seconds(limits.timeout_seconds), "held by Caisson and by the builder's own deadline"]
 
 
 def _bytes(size: int | None) -> str:

@@ -36,7 +36,7 @@ class TagRules(BaseModel):
 
     sha: bool = Field(True, title="Commit", description="sha- and the full commit SHA")
     sha_short: bool = Field(True, title="Short commit", description="sha- and the first 7 characters of the SHA")
-    branch: bool = Field(True, title="Branch", description="The branch’s name, for a build of a branch")
+    branch: bool = Field(True, title="Branch", description="The branch's name, for a build of a branch")
     pull_request: bool = Field(True, title="Pull request", description="pr-N, for a build of refs/pull/N/head")
     semver: bool = Field(
         True, title="Version", description="1.2.3, 1.2 and 1 for a version tag, and latest for the highest release"
@@ -50,7 +50,7 @@ class TagRules(BaseModel):
 
 
 class LimitsRequest(BaseModel):
-    """Limits of the builder and of the RUN steps together; 0 or empty takes the host’s default."""
+    """Limits of the builder and of the RUN steps together; 0 or empty takes the host's default."""
 
     model_config = ConfigDict(extra="forbid", title="Limits")
 
@@ -58,7 +58,7 @@ class LimitsRequest(BaseModel):
     memory: str = Field("", title="Memory", description="Such as 2g: swap and the workspace included", max_length=32)
     pids: int = Field(0, title="Processes", description="Processes and threads at once", ge=0, le=4_194_304)
     workspace: str = Field(
-        "", title="Workspace", description="Size of the clone’s file system, such as 1g", max_length=32
+        "", title="Workspace", description="Size of the clone's file system, such as 1g", max_length=32
     )
     timeout_minutes: float = Field(0, title="Timeout", description="Minutes for the whole build", ge=0, le=7 * 24 * 60)
 
@@ -77,7 +77,7 @@ class BuildRequest(BaseModel):
     ref: str = Field(
         "",
         title="Ref",
-        description="Branch, tag, full or short SHA, or refs/pull/N/head; empty: the remote’s default branch",
+        description="Branch, tag, full or short SHA, or refs/pull/N/head; empty: the remote's default branch",
         max_length=255,
     )
     image: str = Field(
@@ -87,7 +87,7 @@ class BuildRequest(BaseModel):
         max_length=255,
         examples=["registry.example.com:5000/team/app"],
     )
-    push: bool = Field(False, title="Push", description="Push every tag to the image’s registry")
+    push: bool = Field(False, title="Push", description="Push every tag to the image's registry")
     git_credentials: str = Field(
         "",
         title="Git credentials",
@@ -104,7 +104,7 @@ class BuildRequest(BaseModel):
     build_args: dict[str, str] = Field(
         default={},
         title="Build arguments",
-        description='Such as {"VERSION": "1.2"}; not for secrets: they stay in the image’s history',
+        description='Such as {"VERSION": "1.2"}; not for secrets: they stay in the image's history',
     )
     secrets: list[str] = Field(
         default=[],
