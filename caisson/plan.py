@@ -11,7 +11,7 @@ from caisson.engine import EngineInfo
 from caisson.errors import LimitsNotEnforceable, RequestInvalid
 from caisson.request import Builder
 from caisson.settings import Settings
-from caisson.spec import BuildSpec
+from caisson.spec import RESERVED_REGISTRY, BuildSpec
 
 WORKSPACE = "/app"
 SOCKET_IN_BUILDER = "/var/run/docker.sock"
@@ -62,7 +62,7 @@ class BuildIdentity:
     @property
     def reference(self) -> str:
         """The name of the image while it is built; the final tags are set by Caisson, never by the build."""
-        return f"caisson.local/build:{self.build_id}"
+        return f"{RESERVED_REGISTRY}/build:{self.build_id}"
 
     def labels(self) -> dict[str, str]:
         return {

@@ -21,7 +21,9 @@ from caisson.reference import Repository, parse_repository
 from caisson.request import Builder, BuildRequest, TagRules
 from caisson.settings import Settings
 from caisson.sizes import format_size, parse_size
+from caisson.tagging import rule_problems
 
+RESERVED_REGISTRY = "caisson.local"
 _T = TypeVar("_T")
 
 SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -122,6 +124,10 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
     limits = _limits(request, settings, fields)
     if request.builder is Builder.CLASSIC and request.secrets:
         fields.problem("builder", "the classic builder has no secrets; choose auto or buildkit")
+    for field, message in rule_problems(request.tags):
+        fields.problem(field, message)
+    if image is not None and image.registry == RESERVED_REGISTRY:
+        fields.problem("image", f"{RESERVED_REGISTRY} is reserved for the names of images while they are built")
     fields.raise_problems()
     assert url is not None
     assert image is not None

@@ -67,6 +67,7 @@ def test_every_wrong_field_is_named_not_only_the_first(settings: Settings) -> No
         ("image", "team/app:tag"),
         ("image", "TEAM/app"),
         ("image", ""),
+        ("image", "caisson.local/build"),
         ("image", "host:99999999/"),
         ("context", "../x"),
         ("context", "a/../../x"),
