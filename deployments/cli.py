@@ -119,7 +119,7 @@ def doctor(
 
 @app.command("builder-image", cls=Command)
 def builder_image() -> None:
-    """Make the builders' image, or renew it where it is out of date."""
+    """Make the builders' image, or renew one that is old."""
     from deployments.cli_setup import make_builder_image
 
     make_builder_image(say=typer.echo)

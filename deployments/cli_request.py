@@ -9,7 +9,7 @@ from typing import Any
 
 from caisson.errors import RequestInvalid
 
-_TIME = re.compile(r"(\d{1,7}(?:\.\d{1,4})?)\s*(s|m|min|h)?")
+_TIME = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,4})?) *(s|m|min|h)?")
 _IN_MINUTES = {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0}
 _DERIVED_TAGS = ("sha", "sha_short", "branch", "pull_request", "semver")
 
