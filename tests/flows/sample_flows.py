@@ -57,3 +57,6 @@ def many_lines(count: int = 1000) -> None:
     logger = get_run_logger()
     for number in range(count):
         logger.info("line %d", number)
+
+
+FLOWS = (hello, sleep, exit_with, raise_error, many_lines)

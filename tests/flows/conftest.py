@@ -1,0 +1,49 @@
+"""Two Caissons: one that the tests share, and one whose parts are killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.caisson_host import CaissonHost
+
+
+@pytest.fixture(scope="session")
+def caisson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
+    """A Caisson that is up. Its safety poll is so slow that only events can start a run in time."""
+    host = CaissonHost(
+        tmp_path_factory.mktemp("caisson"), "shared", {"CAISSON_POLL_SECONDS": "600", "CAISSON_CONCURRENCY": "4"}
+    )
+    try:
+        host.up()
+        host.apply_samples()
+        yield host
+    finally:
+        host.stop()
+
+
+@pytest.fixture(scope="session")
+def _mortal_state(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Path:
+    path = tmp_path_factory.mktemp("mortal")
+    CaissonHost(path, "mortal").copy_database(caisson)
+    return path
+
+
+@pytest.fixture
+def mortal(_mortal_state: Path) -> Iterator[CaissonHost]:
+    """A Caisson to be killed: up, with two seconds of drain; its parts may be gone after the test."""
+    host = CaissonHost(
+        _mortal_state,
+        "mortal",
+        {"CAISSON_DRAIN_SECONDS": "2", "CAISSON_POLL_SECONDS": "2", "CAISSON_API_AUTH": "builder:h0rse-battery"},
+    )
+    host.up()
+    host.apply_samples()
+    try:
+        yield host
+    finally:
+        if host.process is not None and host.process.poll() is None:
+            host.stop()
+        assert host.processes() == {}
