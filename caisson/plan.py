@@ -144,7 +144,10 @@ def container_body(
     seconds = limits.timeout_seconds + settings.deadline_grace_seconds
     return {
         "Image": settings.builder_image,
+        # Said here, so that an image can't say otherwise.
+        "Entrypoint": ["/usr/bin/tini", "--"],
         "Cmd": ["sleep", f"{seconds:.0f}"],
+        "Healthcheck": {"Test": ["NONE"]},
         "User": f"{settings.builder_uid}:{settings.builder_uid}",
         "WorkingDir": WORKSPACE,
         "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
@@ -165,6 +168,7 @@ def container_body(
             "NanoCpus": int(limits.cpus * 1_000_000_000),
             "PidsLimit": limits.pids,
             "IpcMode": "private",
+            "CgroupnsMode": "private",
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
         },
     }

@@ -104,7 +104,7 @@ class BuildRequest(BaseModel):
     build_args: dict[str, str] = Field(
         default={},
         title="Build arguments",
-        description='Such as {"VERSION": "1.2"}; not for secrets: they stay in the image's history',
+        description='Such as {"VERSION": "1.2"}; not for secrets: they stay in the history of the image',
     )
     secrets: list[str] = Field(
         default=[],

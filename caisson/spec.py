@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from caisson.errors import CaissonError, RequestInvalid
 from caisson.git import RepositoryURL, check_ref, parse_repository_url
-from caisson.reference import Repository, parse_repository
+from caisson.reference import Repository, parse_reference, parse_repository
 from caisson.request import Builder, BuildRequest, TagRules
 from caisson.settings import Settings
 from caisson.sizes import format_size, parse_size
@@ -128,6 +128,9 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
         fields.problem(field, message)
     if image is not None and image.registry == RESERVED_REGISTRY:
         fields.problem("image", f"{RESERVED_REGISTRY} is reserved for the names of images while they are built")
+    if image is not None and image == parse_reference(settings.builder_image).repository:
+        # Whoever could tag it would be the next builder, and be given other requests' secrets.
+        fields.problem("image", f"{image} is the builder's own image")
     fields.raise_problems()
     assert url is not None
     assert image is not None
@@ -207,6 +210,11 @@ def _entries(values: Mapping[str, str], name: re.Pattern[str], what: str) -> tup
     if len(values) > _MAX_ENTRIES:
         raise ValueError(f"has {len(values)} entries; {_MAX_ENTRIES} at most")
     for key, value in values.items():
+        if key.startswith("BUILDKIT_"):
+            # BUILDKIT_SYNTAX runs any image as the frontend; BUILDKIT_CACHE_MOUNT_NS opens another repository's cache.
+            raise ValueError(f"{key[:80]!r} is BuildKit's own")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{key[:80]!r} has half a surrogate pair in it")
         if not name.fullmatch(key):
             raise ValueError(f"{key[:80]!r} is not {what}")
         if len(value) > _MAX_VALUE:
