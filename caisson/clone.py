@@ -177,7 +177,7 @@ def report_steps(source: Source, context: str, dockerfile: str) -> list[Step]:
         # The files are in the work tree; a second copy would count to the workspace and to the build's context.
         steps.append(("lfs", "rm", "-rf", "--", f"{WORKSPACE}/.git/lfs/objects"))
     if source.submodules:
-        steps.append(("submodules?", "git", "submodule", "--quiet", "status", "--recursive"))
+        steps.append(("submodules?", "git", "submodule", "status", "--recursive"))
     return steps
 
 

@@ -57,10 +57,10 @@ _ONLY_WHOLE = re.compile(
     r"|did not contain",
     re.IGNORECASE,
 )
+# fsck.c: the object's type or name, and the id of the check.
+_FSCK = re.compile(r"object [0-9a-f]{40,64}: (?P<check>[A-Za-z]+): |fsck error in pack")
 _LFS = re.compile(r"smudge filter lfs failed|filter-process|git-lfs|\bLFS\b|external filter")
-_SUBMODULE = re.compile(
-    r"clone of '[^']*' into submodule path '(?P<path>[^']*)' failed|submodule path '(?P<named>[^']*)'"
-)
+_SUBMODULE = re.compile(r"submodule path '(?:/app/)?(?P<path>[^']*)'")
 _KILLED = 128 + 9
 
 
@@ -105,6 +105,14 @@ def classify_git_failure(
         )
     if step == "submodules":
         return _submodule_failure(stderr, said, details)
+    fsck = _FSCK.search(stderr)
+    if fsck:
+        kind = SubmoduleDenied if (fsck["check"] or "").startswith("gitmodules") else RepositoryDenied
+        return kind(
+            f"{url} holds an object that git does not trust: {said}.",
+            hint="Mend the repository; `git fsck` tells more.",
+            details=details,
+        )
     if step in ("commit", "checkout") or _NO_SUCH_COMMIT.search(stderr):
         return RefNotFound(
             f"The commit is not in {url}: {said or 'no such commit'}.",
@@ -147,7 +155,7 @@ def _remote_failure(
 
 def _submodule_failure(stderr: str, said: str, details: dict[str, object]) -> CaissonError:
     match = _SUBMODULE.search(stderr)
-    path = clean(match["path"] or match["named"])[:200] if match else ""
+    path = clean(match["path"])[:200] if match else ""
     which = f"The submodule {path!r}" if path else "A submodule"
     transport = _TRANSPORT.search(stderr)
     if transport:
@@ -207,11 +215,13 @@ def _telling_line(lines: Sequence[str]) -> str:
     """The line that tells most: of git's ``fatal:`` and ``error:`` lines the first that is no mere consequence."""
     marked = [line for line in lines if re.match(r"(?:remote: )?(?:fatal|error|ERROR)\b", line)]
     telling = [line for line in marked if not _CONSEQUENCE.search(line)]
-    ssh = [line for line in lines if re.search(r"^ssh: |Permission denied \(|^batch response", line)]
-    line = (ssh or telling or marked or list(lines[-1:]) or [""])[0]
+    causes = [line for line in lines if _CAUSE.search(line)]
+    line = (causes or telling or marked or list(lines[-1:]) or [""])[0]
     return re.sub(r"^(?:(?:remote|fatal|error|ERROR): )+", "", line).rstrip(".")[:300]
 
 
+# ssh and git-lfs speak before git does, and in another way.
+_CAUSE = re.compile(r"^ssh: |Permission denied \(|^batch response|^Error downloading object|^Smudge error")
 _CONSEQUENCE = re.compile(
     r"unable to read askpass|could not fetch|clone of '.*' into|Failed to clone|expected flush|early EOF"
     r"|Could not read from remote|index-pack failed|the remote end hung up|external filter|smudge filter",

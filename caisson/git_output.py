@@ -13,6 +13,7 @@ _MAX_ANSWERS = 64 << 20
 _MAX_WORDS = 32_768
 _ANSWER = re.compile(rb"^caisson-answer: ([a-z-]+)\n", re.MULTILINE)
 _FAILED = re.compile(r"\n?^caisson-failed: ([a-z-]+)\n?", re.MULTILINE)
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 # git's own steps that take no time worth telling; a long one shows by its lines in between.
 _CHATTER = re.compile(
     r"^(?:remote: )?(?:Enumerating objects|Counting objects|Compressing objects|Total \d|Finding sources"
@@ -50,7 +51,8 @@ class StepsOutput:
         return failed[-1] if failed else ""
 
     def words(self) -> str:
-        return _FAILED.sub("\n", self._text())
+        """The last of what the steps said: whole lines, without what was overwritten, without ``run-steps``'s own."""
+        return _OVERWRITTEN.sub("", _FAILED.sub("\n", self._text()))
 
     def _text(self) -> str:
         return self._words.decode("utf-8", "replace")
