@@ -20,6 +20,7 @@ from caisson.docker_engine import DockerEngine
 from caisson.settings import Settings, load_settings
 from deployments.names import build_deployment
 from deployments.prefect_api import PrefectApi
+from deployments.state import StateDir, recorded_run
 from deployments.trigger import FlowRunId, LogLine, RunChanged, StepChanged, cancel, follow, run_state, trigger_build
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, git_daemon
@@ -42,7 +43,7 @@ class Service:
 
     def builders(self) -> list[str]:
         with DockerEngine(self.settings.docker_host) as engine:
-            return [container.name for container in engine.list_containers({"caisson.build": None})]
+            return [container.name for container in engine.list_containers({"caisson.host": self.settings.host_name})]
 
 
 def _free_port() -> int:
@@ -146,14 +147,9 @@ def test_cancel_ends_the_build_and_its_builder(service: Service, api: PrefectApi
 def test_a_run_that_is_killed_is_crashed_and_its_builder_reaped(service: Service, api: PrefectApi) -> None:
     run = service.trigger(api, BASE + "RUN sleep 600\n", "killed")
     assert _await(lambda: service.builders() != [], 60)
-    pids = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and str(run).encode() in _environ(entry)
-    ]
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    process = recorded_run(StateDir(service.settings.state_dir), run)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
     assert _await(lambda: run_state(api, run).state_type == "CRASHED", 30)
     assert _await(lambda: service.builders() == [], 20)
 
