@@ -6,6 +6,8 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,19 @@ class _Shown:
         time.sleep(seconds)
 
     def flush(self) -> None:
-        events, self._events = sorted(self._events, key=lambda event: event.at), []
-        for event in events:
+        """Show what has come in, in the order in which it happened."""
+        events, self._events = self._events, []
+        for event in sorted(self._with_starts(events), key=lambda event: event.at):
             self._one(event)
+
+    def _with_starts(self, events: list[RunEvent]) -> Iterator[RunEvent]:
+        """A short step is first seen when it has ended already: then its start is told from how long it took."""
+        started = {event.step for event in events if isinstance(event, StepChanged) and event.state_type == "RUNNING"}
+        for event in events:
+            ended = isinstance(event, StepChanged) and event.state_type in _STATES
+            if isinstance(event, StepChanged) and ended and event.step not in self._running | started:
+                yield replace(event, state_type="RUNNING", at=event.at - timedelta(seconds=event.seconds))
+            yield event
 
     def _is_waiting(self) -> bool:
         return self.state is not None and self.state.state_type in ("SCHEDULED", "PENDING")
@@ -132,7 +144,7 @@ class _Shown:
 
     def _step(self, event: StepChanged) -> None:
         state = _STATES.get(event.state_type)
-        if event.step not in self._running and (state or event.state_type == "RUNNING"):
+        if event.state_type == "RUNNING":
             self._running.add(event.step)
             self._view.step_started(event.step)
         if state:
@@ -144,7 +156,7 @@ def is_worth_showing(line: LogLine) -> bool:
     """Whether a line of the run's log is the build's: steps speak for it, Prefect's own remarks do not."""
     if _PREFECT_SAYS.fullmatch(line.message) or "Traceback (most recent call last)" in line.message:
         return False
-    return bool(line.step) or line.level >= _WARNING
+    return line.by_step or line.level >= _WARNING
 
 
 def ended(api: PrefectApi, run: FlowRunId, state: RunChanged, settings: Settings) -> Ended:
@@ -155,7 +167,7 @@ def ended(api: PrefectApi, run: FlowRunId, state: RunChanged, settings: Settings
         return Ended(report=report, run=run, url=url)
     if report is not None and report.failure:
         return Ended(report=report, failure=report.failure, run=run, url=url)
-    return Ended(failure=failure_of_state(run, state).to_dict(), run=run, url=url)
+    return Ended(failure=failure_of_state(run, state.state_type, state.message).to_dict(), run=run, url=url)
 
 
 def read_report(api: PrefectApi, run: str) -> BuildReport | None:
@@ -183,15 +195,17 @@ def _read_file(path: Path) -> BuildReport | None:
         return None
 
 
-def failure_of_state(run: str, state: RunChanged) -> CaissonError:
+def failure_of_state(run: str, state_type: str, message: str) -> CaissonError:
     """The failure that a final state tells of, for a run that published no report.
 
     Prefect writes ``Flow run encountered an exception: RequestInvalid: The build request …``.
     """
-    if state.state_type == "CANCELLED":
-        return BuildCancelled("The build was cancelled.", details={"state": state.message})
-    match = re.search(rf"\b({'|'.join(_KINDS)}): (.*)", state.message, re.DOTALL)
+    if state_type == "CANCELLED":
+        return BuildCancelled("The build was cancelled.", details={"state": message})
+    match = re.search(rf"\b({'|'.join(_KINDS)}): (.*)", message, re.DOTALL)
     if match:
         return _KINDS[match[1]](match[2].strip())
-    message = state.message.strip() or "It gave no reason."
-    return CaissonError(f"The run ended as {state.state_name}: {message}", hint=f"See `caisson logs {run}`.")
+    ended = "crashed" if state_type == "CRASHED" else "failed"
+    return CaissonError(
+        f"The run {ended}: {message.strip() or 'it gave no reason.'}", hint=f"See `caisson logs {run}`."
+    )

@@ -21,12 +21,12 @@ from caisson.report import BuildReport
 from caisson.report_picture import format_seconds
 from caisson.settings import Settings
 from caisson.untrusted import clean, shorten
-from deployments.cli_remote import REPORT_KEY, is_worth_showing
+from deployments.cli_remote import REPORT_KEY, failure_of_state, is_worth_showing
 from deployments.cli_service import find_api
 from deployments.cli_view import printable
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
-from deployments.trigger import FlowRunId, LogLine, follow
+from deployments.trigger import FINAL, FlowRunId, LogLine, follow
 
 _RUN = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
 _MOST_RUNS = 200
@@ -87,6 +87,9 @@ def row_of_run(run: Mapping[str, Any]) -> BuildRow:
     request = (run.get("parameters") or {}).get("request")
     request = request if isinstance(request, dict) else {}
     started = run.get("start_time")
+    state = run.get("state") or {}
+    ended = state.get("type") in FINAL - {"COMPLETED"}
+    failure = failure_of_state(str(run["id"]), state["type"], str(state.get("message") or "")) if ended else None
     return BuildRow(
         run=str(run["id"]),
         state=str(run.get("state_name") or "").lower(),
@@ -95,6 +98,7 @@ def row_of_run(run: Mapping[str, Any]) -> BuildRow:
         ref=str(request.get("ref", "")),
         started=datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds") if started else "",
         seconds=float(run.get("total_run_time") or 0),
+        failure=failure.kind if failure else "",
     )
 
 

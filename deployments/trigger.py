@@ -31,12 +31,17 @@ FINISHED = "Finished in state"
 
 @dataclass(frozen=True)
 class LogLine:
-    """One message of the run's log; ``step`` is the name of the step that wrote it, or empty. It may hold newlines."""
+    """One message of the run's log; it may hold newlines.
+
+    ``step`` is the name of the step that wrote it; empty for the run's own words, and where ``by_step`` says that one
+    wrote it whose name is not known yet.
+    """
 
     at: datetime
     level: int
     message: str
     step: str = ""
+    by_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,8 +221,14 @@ class _Follower:
         self._newest = max(at, self._newest or at)
         if log["name"] == "prefect.flow_runs" and log["message"].startswith(FINISHED):
             self._finished_line = True
-        step = self._steps.get(log.get("task_run_id") or "", "")
-        return LogLine(at=at, level=log["level"], message=log["message"], step=step)
+        task_run_id = log.get("task_run_id") or ""
+        return LogLine(
+            at=at,
+            level=log["level"],
+            message=log["message"],
+            step=self._steps.get(task_run_id, ""),
+            by_step=bool(task_run_id),
+        )
 
 
 def _deployment_id(api: PrefectApi, deployment: str) -> str:

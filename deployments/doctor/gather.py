@@ -157,7 +157,7 @@ def _wanted_content(engine: Engine) -> str:
         archive = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return hashlib.sha256(f"{base.id}\n".encode() + archive).hexdigest()
+    return hashlib.sha256(base.id.encode() + archive).hexdigest()
 
 
 def _builders(engine: Engine) -> tuple[BuilderFacts, ...]:
