@@ -41,7 +41,8 @@ class GitHttp:
 
     ``/smart/…`` is git's own http-backend, ``/old/…`` the same without protocol 2, ``/dumb/…`` plain files;
     ``/private/…`` is smart and wants one of ``users``; ``/away/HOST:PORT/…`` redirects there, ``/private-away/…``
-    does so with those who are known; ``/status/N/…`` answers N. LFS objects are served for every smart repository, private ones with authentication.
+    does so with those who are known; ``/status/N/…`` answers N. LFS objects are served for every smart
+    repository, private ones with authentication.
     """
 
     root: Path
