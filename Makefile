@@ -30,7 +30,7 @@ lint: ## Format, style, types, layers, shell
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 	@shellcheck $(SETUP)/*.sh .ci/run
 
 bench: ## What Caisson adds to a build, measured against plain shell (ARGS=--quick: a short one)

@@ -94,11 +94,14 @@ write_resolv_conf() {
 
 # copy_image IMAGE: the first engine's image, if it has it and this one hasn't the same.
 copy_image() {
-    local wanted
+    local wanted previous
     wanted=$(image_id "$ENGINE_HOST" "$1") || return 0
-    [[ $(image_id "$HOST" "$1" || true) == "$wanted" ]] && return
+    previous=$(image_id "$HOST" "$1" || true)
+    [[ $previous != "$wanted" ]] || return 0
     say "Copying $1 to the test engine"
     docker_on "$ENGINE_HOST" save "$1" | docker_on "$HOST" load >>"$LOG" 2>&1
+    # In use by a container it stays, without a name.
+    [[ -z $previous ]] || logged docker_on "$HOST" rmi "$previous" || true
 }
 
 # `ip netns exec` would remount /sys and hide the cgroups, and a chroot would break `docker exec`: hence this way in.
