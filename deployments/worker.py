@@ -51,6 +51,8 @@ logger = logging.getLogger("caisson.worker")
 SCHEDULED = "prefect.flow-run.Scheduled"
 CANCELLING = "prefect.flow-run.Cancelling"
 CANCEL_GRACE_SECONDS = 30.0
+ABANDONED_GRACE_SECONDS = 8.0
+ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
 SETTLE_ATTEMPTS = 20
 
@@ -60,13 +62,22 @@ Reap = Callable[[str], list[str]]
 
 @dataclass
 class Stop:
-    """How a worker is told to stop: ``request`` once to drain, twice to drain no longer."""
+    """How a worker is told to stop: ``request`` once to drain, twice to drain no longer.
+
+    ``abandon`` says that the launcher was killed: no server is there, or for long, that states could be told.
+    """
 
     requested: anyio.Event = field(default_factory=anyio.Event)
     hurry: anyio.Event = field(default_factory=anyio.Event)
+    abandoned: bool = False
 
     def request(self) -> None:
         (self.hurry if self.requested.is_set() else self.requested).set()
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.hurry.set()
+        self.requested.set()
 
 
 class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
@@ -315,14 +326,17 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         self._cancel_at_start = "Caisson is stopping."
         async with anyio.create_task_group() as group:
             for flow_run_id in self._supervised_now():
-                group.start_soon(self._stop_run, flow_run_id)
+                group.start_soon(self._stop_run, flow_run_id, stop.abandoned)
 
-    async def _stop_run(self, flow_run_id: UUID) -> None:
-        try:
-            await self._set_state(flow_run_id, Cancelling(message=self._cancel_at_start))
-        except (httpx.HTTPError, ObjectNotFound) as error:
-            logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
-        await self._cancel(flow_run_id, self._cancel_at_start)
+    async def _stop_run(self, flow_run_id: UUID, abandoned: bool) -> None:
+        if not abandoned:
+            with anyio.move_on_after(ANNOUNCE_SECONDS):
+                try:
+                    await self._set_state(flow_run_id, Cancelling(message=self._cancel_at_start))
+                except (httpx.HTTPError, ObjectNotFound) as error:
+                    logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
+        grace = ABANDONED_GRACE_SECONDS if abandoned else CANCEL_GRACE_SECONDS
+        await self._cancel(flow_run_id, self._cancel_at_start, grace_seconds=grace)
 
 
 def _module_entrypoint(configuration: ProcessJobConfiguration) -> str:

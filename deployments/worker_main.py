@@ -17,6 +17,7 @@ from deployments.state import StateDir, prune_outputs
 from deployments.worker import CaissonWorker, Stop
 
 KEEP_OUTPUTS = 20
+ABANDONED_SECONDS = 12.0
 
 
 def main() -> int:
@@ -42,9 +43,12 @@ async def _serve(settings: Settings, parent: int, *, ready: int | None) -> None:
     stop = Stop()
 
     def on_signal() -> None:
-        stop.request()
-        if os.getppid() != parent:  # the launcher was killed: there will be no server to drain for
+        if os.getppid() == parent:
             stop.request()
+            return
+        # The launcher was killed, and the server with it: whatever waits for an answer of its must not keep us.
+        stop.abandon()
+        asyncio.get_running_loop().call_later(ABANDONED_SECONDS, os._exit, 1)
 
     def on_ready() -> None:
         if ready is not None:

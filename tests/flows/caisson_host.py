@@ -110,6 +110,10 @@ class CaissonHost:
         self.process = self.launch()
         wait_for(f"{self.name} is up", self._is_ready, seconds=START_SECONDS)
 
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def _is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.output + self.logs()
@@ -150,8 +154,9 @@ class CaissonHost:
         return found
 
     def pid_of(self, pattern: str) -> int:
-        """The pid of the one process whose command line matches."""
-        (pid,) = wait_for(f"a process {pattern}", lambda: self.processes(pattern))
+        """The pid of the one process whose command line matches, its own forks aside."""
+        found = wait_for(f"a process {pattern}", lambda: self.processes(pattern))
+        (pid,) = [pid for pid in found if _parent(pid) not in found]
         return pid
 
     # --- runs
@@ -214,3 +219,7 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

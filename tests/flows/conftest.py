@@ -25,25 +25,25 @@ def caisson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
 
 
 @pytest.fixture(scope="session")
-def _mortal_state(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Path:
-    path = tmp_path_factory.mktemp("mortal")
-    CaissonHost(path, "mortal").copy_database(caisson)
-    return path
-
-
-@pytest.fixture
-def mortal(_mortal_state: Path) -> Iterator[CaissonHost]:
-    """A Caisson to be killed: up, with two seconds of drain; its parts may be gone after the test."""
+def _mortal(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iterator[CaissonHost]:
     host = CaissonHost(
-        _mortal_state,
+        tmp_path_factory.mktemp("mortal"),
         "mortal",
         {"CAISSON_DRAIN_SECONDS": "2", "CAISSON_POLL_SECONDS": "2", "CAISSON_API_AUTH": "builder:h0rse-battery"},
     )
+    host.copy_database(caisson)
     host.up()
     host.apply_samples()
-    try:
-        yield host
-    finally:
-        if host.process is not None and host.process.poll() is None:
-            host.stop()
-        assert host.processes() == {}
+    yield host
+    if host.is_up:
+        host.stop()
+
+
+@pytest.fixture
+def mortal(_mortal: CaissonHost) -> Iterator[CaissonHost]:
+    """A Caisson to be killed: up, with two seconds of drain; its parts may be gone after the test."""
+    if not _mortal.is_up:
+        _mortal.up()
+    yield _mortal
+    if not _mortal.is_up:
+        assert _mortal.processes() == {}
