@@ -107,7 +107,7 @@ def parse_repository_url(text: str, allowed_protocols: Collection[str]) -> Repos
 
 def _parse_scp(text: str, allowed: Collection[str]) -> RepositoryURL:
     match = _SCP.fullmatch(text)
-    if match is None or text.startswith(("/", ".", "~")):
+    if match is None or text.startswith(("/", ".", "~")) or text.split(":")[0].lower() in (*_DEFAULT_PORTS, "file"):
         # Not repeated where it may be "user:token@host".
         shown = "" if "@" in text else f"{text[:80]!r} "
         raise ValueError(f"{shown}is not a URL such as https://example.com/team/app.git")
