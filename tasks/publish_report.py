@@ -62,20 +62,21 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, ...]:
+    # In this order: Prefect's pages show the newest first.
     return (
+        ArtifactCreate(
+            key=REPORT_DATA_KEY,
+            type="json",
+            description="The same report, for machines.",
+            data=report.model_dump(mode="json"),
+            flow_run_id=flow_run_id,
+        ),
         ArtifactCreate(
             key=REPORT_KEY,
             type="markdown",
             # Prefect's pages show a description as markdown too.
             description=markdown(summary(report)),
             data=render_markdown(report),
-            flow_run_id=flow_run_id,
-        ),
-        ArtifactCreate(
-            key=REPORT_DATA_KEY,
-            type="json",
-            description="The same report, for machines.",
-            data=report.model_dump(mode="json"),
             flow_run_id=flow_run_id,
         ),
     )
