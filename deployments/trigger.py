@@ -23,9 +23,10 @@ LOGS_EVERY_SECONDS = 0.25
 PAGE = 200
 # Two processes log to one run, each in batches of its own: a line may arrive after a later one.
 LATE = timedelta(seconds=5)
-LAST_LINES_SECONDS = 3.0
-QUIET_SECONDS = 0.8
+LAST_LINES_SECONDS = 30.0
+QUIET_SECONDS = 1.5
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+KILLED = frozenset({"CANCELLED", "CRASHED"})
 FINISHED = "Finished in state"
 
 
@@ -156,6 +157,7 @@ class _Follower:
     _seen: dict[str, datetime] = field(default_factory=dict)
     _newest: datetime | None = None
     _finished_line: bool = False
+    _killed: bool = False
 
     def run_changes(self) -> Iterator[RunChanged]:
         run = self.api.get(f"/flow_runs/{self.flow_run_id}")
@@ -164,6 +166,7 @@ class _Follower:
         self._state_id = run.get("state_id") or ""
         change = _run_state(run)
         self.final = change.final
+        self._killed = change.state_type in KILLED
         yield change
 
     def step_changes(self) -> Iterator[StepChanged]:
@@ -204,16 +207,20 @@ class _Follower:
             self._seen = {key: at for key, at in self._seen.items() if at >= self._newest - 2 * LATE}
 
     def last_lines(self, sleep: Callable[[float], None]) -> Iterator[LogLine]:
-        """What the run's process still held when it reported its end; the engine's own last word ends it."""
+        """What the run's process still held when it reported its end, up to the engine's own last word.
+
+        A run that was killed has no last word: it is waited for until nothing has come for a moment.
+        """
         begun = quiet_since = time.monotonic()
-        while not self._finished_line and time.monotonic() - begun < LAST_LINES_SECONDS:
-            lines = list(self.log_lines())
-            yield from lines
-            if lines:
+        while time.monotonic() - begun < LAST_LINES_SECONDS:
+            complete = self._finished_line
+            for line in self.log_lines():
                 quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > QUIET_SECONDS:
+                yield line
+            if complete or (self._killed and time.monotonic() - quiet_since > QUIET_SECONDS):
                 break
-            sleep(POLL_SECONDS)
+            if not self._finished_line:
+                sleep(POLL_SECONDS)
 
     def _line(self, log: dict[str, Any]) -> LogLine:
         at = _time(log["timestamp"])

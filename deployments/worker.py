@@ -197,6 +197,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             await self._settle(flow_run.id, Why.ENDED, exit_code, self._cancelled.get(flow_run.id))
         finally:
             self._supervised.discard(flow_run.id)
+            self._control.unregister(flow_run.id)
             self._cancelled.pop(flow_run.id, None)
             self._wake.set()  # a slot is free
         # Settled, whatever the exit code: the base class must not report a crash once more.
@@ -220,7 +221,6 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             finally:
                 process.send_signal(signal.SIGKILL)  # for the case that this task itself was cancelled
                 del self._processes[flow_run.id]
-                self._control.unregister(flow_run.id)
                 forget_run(self._state, str(flow_run.id))
         printed = output_path(self._state, str(flow_run.id))
         if concluded:
