@@ -13,8 +13,7 @@ from caisson.report_picture import format_seconds, picture
 from caisson.sizes import format_size
 from caisson.untrusted import code, code_block, folded_block, markdown
 
-_MARKS = {"pass": "✓\u00a0pass", "fail": "✗\u00a0fail", "not applicable": "–\u00a0n/a"}
-_POSTURE_ORDER = ("fail", "not applicable", "pass")
+_MARKS = {"pass": "✓\u00a0pass", "not applicable": "–\u00a0n/a", "fail": "✗\u00a0fail"}
 
 
 def render_markdown(report: BuildReport) -> str:
@@ -172,17 +171,24 @@ def _posture(report: BuildReport) -> Iterator[str]:
         return
     counts = ", ".join(
         f"{count} {_MARKS[status].split()[1]}"
-        for status in reversed(_POSTURE_ORDER)
+        for status in _MARKS
         if (count := sum(item.status == status for item in items))
     )
     yield f"### Security posture: {counts}"
-    ordered = sorted(items, key=lambda item: _POSTURE_ORDER.index(item.status))
-    yield _table(["", "What", "As it was found"], (_posture_row(item) for item in ordered))
+    wanting = [item for status in ("fail", "not applicable") for item in items if item.status == status]
+    if wanting:
+        yield _table(["", "What", "As it was found"], (_posture_row(item) for item in wanting))
+    passed = [f"✓ {item.title}: {_found(item)}" for item in items if item.status == "pass"]
+    if passed:
+        yield folded_block(f"The {len(passed)} that pass", passed)
 
 
 def _posture_row(item: PostureReport) -> list[str]:
-    source = f" ({markdown(item.source)})" if item.source else ""
-    return [_MARKS[item.status], markdown(item.title), f"{markdown(item.reason)}{source}"]
+    return [_MARKS[item.status], markdown(item.title), markdown(_found(item))]
+
+
+def _found(item: PostureReport) -> str:
+    return f"{item.reason} ({item.source})" if item.source else item.reason
 
 
 def _notes(report: BuildReport) -> Iterator[str]:

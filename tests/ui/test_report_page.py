@@ -45,7 +45,10 @@ def _report(text: str) -> BuildReport:
             DockerfileStepReport(name=text, seconds=8, cached=False, error=text),
         ],
         limits=LimitsReport(status="verified", reason=text, asked_memory=2 << 30, memory=2 << 30),
-        posture=[PostureReport(title=text, status="pass", reason=text, source=text)],
+        posture=[
+            PostureReport(title=text, status="fail", reason=text, source=text),
+            PostureReport(title="An init process", status="pass", reason=text),
+        ],
         builder_removed=True,
         notes=[text],
         log_tail=["the first line", "", text, "the last line"],
@@ -108,8 +111,15 @@ def test_the_log_opens_at_a_click_and_is_whole(report_page: Page) -> None:
     expect(last).to_be_visible()
 
 
+def test_what_passes_is_seen_at_a_click(report_page: Page) -> None:
+    passed = report_page.get_by_text("✓ An init process")
+    expect(passed).to_be_hidden()
+    report_page.get_by_text("The 1 that pass").click()
+    expect(passed).to_be_visible()
+
+
 def test_tables_are_tables(report_page: Page) -> None:
     expect(report_page.get_by_role("columnheader", name="The kernel has")).to_be_visible()
     expect(report_page.get_by_role("cell", name="2 GiB").first).to_be_visible()
-    expect(report_page.get_by_role("cell", name="✓ pass")).to_be_visible()
+    expect(report_page.get_by_role("cell", name="✗ fail")).to_be_visible()
     expect(report_page.get_by_role("heading", name="team/app").first).to_be_visible()

@@ -273,10 +273,18 @@ def test_limits_are_shown_as_asked_for_and_as_the_kernel_has_them() -> None:
     assert shown[at : at + 6] == ["Memory", "2 GiB", "1 GiB", "Memory and swap", "2 GiB", "not told"]
 
 
-def test_what_failed_in_the_posture_comes_first() -> None:
-    shown = _shown(render_markdown(_report()))
-    assert "Security posture: 1 pass, 1 fail" in shown
-    assert [cell for cell in shown if cell[2:] in ("pass", "fail")] == ["✗\u00a0fail", "✓\u00a0pass"]
+def test_what_the_posture_lacks_is_seen_and_what_passes_is_folded() -> None:
+    posture = [
+        PostureReport(title="Init", status="pass", reason="tini", source="CIS 5.25"),
+        PostureReport(title="SELinux", status="not applicable", reason="off"),
+        PostureReport(title="Socket", status="fail", reason="raw", source="CIS 5.32"),
+    ]
+    text = render_markdown(_report(posture=posture))
+    shown = _shown(text)
+    at = shown.index("Security posture: 1 pass, 1 n/a, 1 fail")
+    table = ["✗\u00a0fail", "Socket", "raw (CIS 5.32)", "–\u00a0n/a", "SELinux", "off"]
+    assert shown[at + 4 : at + 10] == table
+    assert "<summary>The 1 that pass</summary><pre><code>✓ Init: tini (CIS 5.25)\n</code>" in text
 
 
 def test_cache_hits_and_misses_are_counted() -> None:
