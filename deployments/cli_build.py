@@ -271,13 +271,13 @@ def _build_there(request: BuildRequest, settings: Settings, api: PrefectApi, *, 
 def _show_end(ended: Ended, *, as_json: bool) -> None:
     from deployments.cli_report import summary_lines
 
-    if ended.failure is not None and (ended.report is None or not as_json):
-        report_failure(ended.failure, as_json=as_json)
+    if as_json and (ended.report is not None or ended.failure is None):
+        typer.echo(ended.to_json())
+    if ended.failure is not None:
+        report_failure(ended.failure, as_json=as_json and ended.report is None)
         if ended.report is not None:
             typer.echo(f"  The whole log: {ended.report.log_file}", err=True)
-    elif as_json:
-        typer.echo(ended.to_json())
-    else:
+    elif not as_json:
         for line in summary_lines(ended):
             typer.echo(line)
     raise typer.Exit(ended.exit_code)
