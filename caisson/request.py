@@ -11,6 +11,10 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_NO_CREDENTIALS = r"^(?![^/]*://[^/]*:[^/]*@)(?!(?![sS][sS][hH]:)[^/]*://[^/]*@)"
+"""For Prefect's server, which keeps parameters as they are: it is not to take a URL that ``caisson.git`` would refuse
+for its password. A user's name is allowed for ssh."""
+
 
 class Builder(StrEnum):
     """Which builder of the engine builds the image."""
@@ -73,6 +77,7 @@ class BuildRequest(BaseModel):
         description="https, http, ssh or git URL, or user@host:path; never with a password in it",
         max_length=2048,
         examples=["https://github.com/team/app.git"],
+        json_schema_extra={"pattern": _NO_CREDENTIALS},
     )
     ref: str = Field(
         "",

@@ -19,7 +19,7 @@ from pathlib import Path
 from caisson.errors import CaissonError, EngineRefused, ServiceUnreachable
 from caisson.request import BuildRequest
 from caisson.settings import Settings, load_settings
-from caisson.spec import parse_request
+from caisson.spec import make_spec, parse_request
 from caisson.untrusted import clean_line
 from deployments import cli_remote
 from deployments.cli_report import Ended, summary_lines
@@ -67,9 +67,11 @@ def main() -> int:
 
 def demonstrate(settings: Settings, wish: Wish) -> int:
     """The demonstration as its list of steps; returns the exit code for the shell."""
-    running = ensure_running(settings)
     with _repository(settings, wish) as (url, ref):
         request = parse_request({"repository_url": url, "ref": ref, "image": image_name(wish.url)})
+        # Told before anything is started, and before a URL with a password in it gets into a database.
+        make_spec(request, settings)
+        running = ensure_running(settings)
         ended = build(request, settings)
     _say("")
     for line in summary_lines(ended):

@@ -99,6 +99,16 @@ def test_a_required_field_that_is_empty_is_told_where_it_is(page: Page, ui: Ui) 
         expect(told).to_have_text(f"'{name}' is a required property")
 
 
+def test_a_url_with_a_password_is_refused_at_the_field_and_kept_nowhere(page: Page, ui: Ui) -> None:
+    form = _open(page, ui)
+    form.get_by_label("Repository", exact=True).fill("https://user:s3cr3t-canary@git.example/app.git")
+    form.get_by_label("Image", exact=True).fill("caisson-ui/app")
+    form.get_by_role("button", name="Submit").click()
+    expect(_box(form, "Repository").locator("xpath=following-sibling::p")).to_contain_text("does not match")
+    kept = [path for path in ui.host.state_dir.rglob("*") if path.is_file() and b"s3cr3t-canary" in path.read_bytes()]
+    assert kept == []
+
+
 def test_a_filled_form_becomes_a_build_that_is_seen_live_and_a_report_with_its_picture(
     page: Page, ui: Ui, repository: str
 ) -> None:
