@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from caisson.errors import EngineRefused, EngineUnreachable
 
+LABEL_DEMO = "caisson.demo"
+
 _TIMEOUT_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _MOST_OUTPUT = 64 << 10
@@ -61,9 +63,13 @@ def run_image(socket_path: str, image: str, *, seconds: float) -> Ran:
 
     Raises ``EngineRefused`` for an image that has no command, ``EngineUnreachable``.
     """
-    host = {"SecurityOpt": ["no-new-privileges"], "Memory": 1 << 30, "PidsLimit": 512}
+    body = {
+        "Image": image,
+        "Labels": {LABEL_DEMO: "run"},
+        "HostConfig": {"SecurityOpt": ["no-new-privileges"], "Memory": 1 << 30, "PidsLimit": 512},
+    }
     with _Engine(socket_path) as engine:
-        container = json.loads(engine.ask("POST", "/containers/create", {"Image": image, "HostConfig": host}))["Id"]
+        container = json.loads(engine.ask("POST", "/containers/create", body))["Id"]
         try:
             engine.ask("POST", f"/containers/{container}/start")
             exit_code = _await_exit(engine, container, seconds)
