@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,12 +28,24 @@ def _builders(host: CaissonHost) -> list[str]:
         return [container.name for container in engine.list_containers({"caisson.host": host.name})]
 
 
+def _untag(host: CaissonHost) -> None:
+    with DockerEngine(host.settings.docker_host) as engine:
+        for image in engine.list_images():
+            for tag in image.tags:
+                if tag.startswith("caisson-demo/"):
+                    engine.untag_image(tag)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_image_is_left(caisson: CaissonHost) -> Iterator[None]:
+    yield
+    _untag(caisson)
+
+
 def test_the_sample_becomes_an_image_and_a_container_of_it_speaks(caisson: CaissonHost) -> None:
     done = _demo(caisson)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Caisson runs: http://127.0.0.1:{caisson.settings.server_port}" in done.stdout
-    sha = re.search(r"checked out ([0-9a-f]{40})|was on this host already", done.stdout)
-    assert sha is not None
     assert re.search(r"image +sha256:[0-9a-f]{64}", done.stdout)
     assert "caisson-demo/greet:1.0.0" in done.stdout
     assert re.search(
@@ -49,11 +62,7 @@ def test_a_second_time_the_same_commit_is_the_same_image_without_a_build(caisson
 
 
 def test_ctrl_c_cancels_the_build_and_waits_until_its_builder_is_gone(caisson: CaissonHost) -> None:
-    with DockerEngine(caisson.settings.docker_host) as engine:
-        for image in engine.list_images():
-            for tag in image.tags:
-                if tag.startswith("caisson-demo/greet:"):
-                    engine.untag_image(tag)
+    _untag(caisson)
     process = subprocess.Popen(
         DEMO, env=caisson.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
