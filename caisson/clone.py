@@ -23,9 +23,9 @@ from caisson.git_failures import (
     is_refusal_of_one_commit,
 )
 from caisson.git_output import ProgressLines, StepsOutput
+from caisson.plan import WORKSPACE
 from caisson.redact import Redactor
 
-WORKSPACE = "/app"
 _SEARCH = f"{WORKSPACE}/.caisson-search"
 _SECRET_VARIABLES = ("CAISSON_GIT_PASSWORD", "CAISSON_GIT_SSH_KEY")
 

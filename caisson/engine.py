@@ -14,6 +14,16 @@ ContainerID = NewType("ContainerID", str)
 ImageID = NewType("ImageID", str)
 """``sha256:…``: the config's digest on overlay2, the manifest's on the containerd store."""
 
+
+def short_id(identifier: str) -> str:
+    """The first twelve characters of an image ID or a digest, as Docker shows them.
+
+    >>> short_id("sha256:0123456789abcdef")
+    '0123456789ab'
+    """
+    return identifier.removeprefix("sha256:")[:12]
+
+
 Stream = Literal["stdout", "stderr"]
 OnOutput = Callable[[Stream, bytes], None]
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from caisson import posture_checks as checks
-from caisson.posture_checks import Check, ExpectedPosture, Status, View
+from caisson.posture_checks import Check, ExpectedPosture, Status
+from caisson.posture_view import View
 
 __all__ = ["CHECKS", "ExpectedPosture", "Item", "PostureItem", "Status", "check_posture"]
 

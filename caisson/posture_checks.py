@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from caisson.mount_doors import Mount, mounts_of_inspect, shown
+from caisson.mount_doors import Mount, shown
 from caisson.plan import LABEL_DEADLINE, SOCKET_IN_BUILDER, WORKSPACE
+from caisson.posture_view import View, mapping
 from caisson.sizes import format_size
 
 Status = Literal["pass", "fail", "not applicable"]
@@ -47,66 +48,7 @@ class Finding(NamedTuple):
     reason: str
 
 
-class View:
-    """An inspect answer, read without trust in its shape."""
-
-    def __init__(self, inspect: Mapping[str, Any]) -> None:
-        self._inspect = inspect
-        self.host = _mapping(inspect, "HostConfig")
-        self.config = _mapping(inspect, "Config")
-        self.mounts = mounts_of_inspect(inspect)
-
-    def top(self, key: str) -> str:
-        value = self._inspect.get(key)
-        return value if isinstance(value, str) else ""
-
-    def text(self, key: str) -> str | None:
-        """A string of ``HostConfig``; None where there is none, which is not the empty one."""
-        value = self.host.get(key)
-        return value if isinstance(value, str) else None
-
-    def number(self, key: str) -> int:
-        value = self.host.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        value = self.host.get(key)
-        return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
-
-    @property
-    def published(self) -> Mapping[str, Any]:
-        """Ports that are bound on the host, once it runs."""
-        ports = _mapping(_mapping(self._inspect, "NetworkSettings"), "Ports")
-        return {port: bindings for port, bindings in ports.items() if bindings}
-
-    @property
-    def file_mounts(self) -> tuple[Mount, ...]:
-        """What is mounted but tmpfs. What ``HostConfig`` asked for is in it too, as what came of it."""
-        effective = [mount for mount in self.mounts if not mount.door.startswith("HostConfig.")]
-        return tuple(mount for mount in effective if mount.kind != "tmpfs")
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The arguments of its first process."""
-        value = self._inspect.get("Args")
-        return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
-
-    def security_option(self, name: str) -> str | None:
-        """The value of one ``SecurityOpt``, empty where it has none; engines take ``=`` and, of old, ``:``."""
-        for option in self.strings("SecurityOpt"):
-            if option == name:
-                return ""
-            if option.startswith((f"{name}=", f"{name}:")):
-                return option[len(name) + 1 :]
-        return None
-
-
 Check = Callable[[View, ExpectedPosture], Finding]
-
-
-def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = values.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _when(good: bool, found: str, otherwise: str) -> Finding:
@@ -160,7 +102,7 @@ def no_devices(view: View, _: ExpectedPosture) -> Finding:
 def no_ports(view: View, _: ExpectedPosture) -> Finding:
     asked = "PortBindings" not in view.host or bool(view.host["PortBindings"])
     good = not asked and not view.published and view.host.get("PublishAllPorts") is False
-    listed = ", ".join(map(str, {**_mapping(view.host, "PortBindings"), **view.published}))
+    listed = ", ".join(map(str, {**mapping(view.host, "PortBindings"), **view.published}))
     return _when(good, "none", f"published: {listed or 'all'}")
 
 
@@ -362,8 +304,8 @@ def cgroup_parent(view: View, _: ExpectedPosture) -> Finding:
 
 
 def log(view: View, _: ExpectedPosture) -> Finding:
-    config = _mapping(view.host, "LogConfig")
-    driver, options = config.get("Type"), _mapping(config, "Config")
+    config = mapping(view.host, "LogConfig")
+    driver, options = config.get("Type"), mapping(config, "Config")
     if driver in ("none", "local"):
         return Finding("pass", f"{driver}, which is bounded by itself")
     size = options.get("max-size")
@@ -375,7 +317,7 @@ def log(view: View, _: ExpectedPosture) -> Finding:
 
 
 def restart(view: View, _: ExpectedPosture) -> Finding:
-    policy = _mapping(view.host, "RestartPolicy").get("Name")
+    policy = mapping(view.host, "RestartPolicy").get("Name")
     return _when(policy in ("", "no"), "never", f"the restart policy is {shown(str(policy))}")
 
 
@@ -387,7 +329,7 @@ def init(view: View, _: ExpectedPosture) -> Finding:
 
 
 def _labels(view: View) -> Mapping[str, Any]:
-    return _mapping(view.config, "Labels")
+    return mapping(view.config, "Labels")
 
 
 def labels(view: View, expected: ExpectedPosture) -> Finding:

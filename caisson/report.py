@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+REPORT_KEY = "build-report"
+"""Key of the Prefect artifact for people: markdown."""
+REPORT_DATA_KEY = "build-report-data"
+"""Key of the Prefect artifact for machines: the report as JSON."""
+
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 Outcome = Literal["built", "reused", "failed", "cancelled"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from caisson.engine import short_id
 from caisson.report import BuildReport, LimitsReport, PostureReport, TagReport
 from caisson.report_picture import format_seconds, picture
 from caisson.sizes import format_size
@@ -81,18 +82,9 @@ def _tag_row(report: BuildReport, tag: TagReport, *, pushed: bool) -> list[str]:
     return [
         code(tag.reference.removeprefix(f"{report.image}:")),
         markdown(tag.reason or tag.rule),
-        code(_short(tag.previous)) or "new",
-        *([code(_short(tag.digest)) or "–"] if pushed else []),
+        code(short_id(tag.previous)) or "new",
+        *([code(short_id(tag.digest)) or "–"] if pushed else []),
     ]
-
-
-def _short(image: str) -> str:
-    """The first twelve characters, as Docker shows an ID.
-
-    >>> _short("sha256:0123456789abcdef")
-    '0123456789ab'
-    """
-    return image.removeprefix("sha256:")[:12]
 
 
 def _time(report: BuildReport) -> Iterator[str]:

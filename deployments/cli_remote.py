@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from caisson import errors
 from caisson.build import report_file
 from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable
-from caisson.report import BuildReport
+from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.request import BuildRequest
 from caisson.settings import Settings
 from deployments.cli_report import Ended
@@ -36,7 +36,6 @@ from deployments.trigger import (
     trigger_build,
 )
 
-REPORT_KEY = "build-report-data"
 _WARNING = 30
 _WAITING_SECONDS = 8.0
 
@@ -172,7 +171,7 @@ def ended(api: PrefectApi, run: FlowRunId, state: RunChanged, settings: Settings
 
 def read_report(api: PrefectApi, run: str) -> BuildReport | None:
     """The report that the run published, None where there is none that this version can read."""
-    wanted = {"artifacts": {"key": {"any_": [REPORT_KEY]}, "flow_run_id": {"any_": [run]}}, "limit": 1}
+    wanted = {"artifacts": {"key": {"any_": [REPORT_DATA_KEY]}, "flow_run_id": {"any_": [run]}}, "limit": 1}
     return next(_parsed(artifact.get("data") for artifact in api.post("/artifacts/filter", wanted)), None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caisson.engine import short_id
 from caisson.report import BuildReport, LimitsReport
 from caisson.report_markdown import summary
 from caisson.sizes import format_size
@@ -46,7 +47,7 @@ def summary_lines(ended: Ended) -> Iterator[str]:
         return
     yield summary(report)
     tags = [
-        f"{tag.reference}{f'  (was {_short(tag.previous)})' if tag.previous else ''}"
+        f"{tag.reference}{f'  (was {short_id(tag.previous)})' if tag.previous else ''}"
         + (f"  {tag.digest}" if tag.digest else "")
         for tag in report.tags
     ]
@@ -68,10 +69,6 @@ def _rows(rows: list[tuple[str, str]]) -> Iterator[str]:
     for label, value in rows:
         if value:
             yield f"  {label:<7} {clean(value)}"
-
-
-def _short(image_id: str) -> str:
-    return image_id.removeprefix("sha256:")[:12]
 
 
 def _size(report: BuildReport) -> str:

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from caisson.build import log_file, report_file
 from caisson.errors import CaissonError, ServiceUnreachable
-from caisson.report import BuildReport
+from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.report_picture import format_seconds
 from caisson.settings import Settings
 from caisson.untrusted import clean, shorten
-from deployments.cli_remote import REPORT_KEY, failure_of_state, is_worth_showing
+from deployments.cli_remote import failure_of_state, is_worth_showing
 from deployments.cli_service import find_api
 from deployments.cli_view import printable
 from deployments.names import BUILD_FLOW
@@ -104,7 +104,7 @@ def row_of_run(run: Mapping[str, Any]) -> BuildRow:
 
 def _runs(api: PrefectApi, limit: int) -> list[BuildRow]:
     runs = _flow_runs(api, limit)
-    wanted = {"key": {"any_": [REPORT_KEY]}, "flow_run_id": {"any_": [run["id"] for run in runs]}}
+    wanted = {"key": {"any_": [REPORT_DATA_KEY]}, "flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = api.post("/artifacts/filter", {"artifacts": wanted, "limit": _MOST_RUNS}) if runs else []
     reports = {str(item["flow_run_id"]): item.get("data") for item in artifacts}
     return [_row(run, reports.get(str(run["id"]))) for run in runs]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from caisson.errors import SettingsInvalid
+from caisson.private_file import write_private
 from caisson.settings import Settings
 from deployments.processes import ProcessIdentity
 
@@ -81,7 +82,7 @@ def find_running(settings: Settings) -> RunningCaisson | None:
 
 def publish(state: StateDir, running: RunningCaisson) -> None:
     """Say where this Caisson is; readers see the old file or the new one, never half of it."""
-    write_atomically(state.server, json.dumps(asdict(running)))
+    write_private(state.server, json.dumps(asdict(running)))
 
 
 @contextmanager
@@ -100,18 +101,9 @@ def hold(state: StateDir) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file of ours, readable by its owner only, in one step."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    fresh.replace(path)
-
-
 def record_run(state: StateDir, flow_run_id: str, process: ProcessIdentity) -> None:
     """Remember which process executes a run, for a worker that starts after this one was killed."""
-    write_atomically(state.runs / f"{flow_run_id}.json", process.dump())
+    write_private(state.runs / f"{flow_run_id}.json", process.dump())
 
 
 def recorded_run(state: StateDir, flow_run_id: str) -> ProcessIdentity | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from contextvars import copy_context
-from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -14,13 +12,11 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
 
 from caisson.build import Build, report_file
-from caisson.report import BuildReport
+from caisson.private_file import write_private
+from caisson.report import REPORT_DATA_KEY, REPORT_KEY, BuildReport
 from caisson.report_markdown import render_markdown, summary
 from caisson.untrusted import markdown
 from tasks.step import run_logger
-
-REPORT_KEY = "build-report"
-REPORT_DATA_KEY = "build-report-data"
 
 _MOST_SECONDS = 10.0
 """Prefect's client tries for 62 s to reach a dead API; a cancelled run is killed after 30 s."""
@@ -45,20 +41,6 @@ def publish_report(build: Build, report: BuildReport) -> None:
         _create(_artifacts(report, context.flow_run.id))
     except Exception as error:
         logger.warning(build.log.redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace the file in one go, readable by its owner only; raises ``OSError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
 
 
 def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caisson.build import Build
-from caisson.engine import ImageInfo
+from caisson.engine import ImageInfo, short_id
 from caisson.git import Chosen
 from tasks.step import step
 
@@ -18,7 +18,7 @@ def reuse_image(build: Build, chosen: Chosen) -> ImageInfo | None:
     for image_id in build.ledger.images_of_spec(build.record.spec_hash):
         image = build.engine.inspect_image(image_id)
         if image is not None:
-            build.log.line(f"{image_id.removeprefix('sha256:')[:12]} was built from this commit and spec: no build")
+            build.log.line(f"{short_id(image_id)} was built from this commit and spec: no build")
             build.record.reused = True
             build.record.image_id, build.record.size = image.id, image.size
             return image

@@ -7,11 +7,12 @@ from caisson.builder import StartedBuilder
 from caisson.builder import start_builder as start_container
 from caisson.engine import ContainerID
 from caisson.errors import EngineLost
-from caisson.mounts import builder_policy, mounts_of_inspect, require_allowed, resolve_for_engine
+from caisson.mounts import mounts_of_inspect, require_allowed
 from caisson.plan import BUILDER_ENVIRONMENT, Socket
 from caisson.posture import ExpectedPosture, check_posture
 from caisson.report import PostureReport
 from caisson.sizes import format_size
+from tasks.check_mounts import judge_mounts
 from tasks.step import step
 
 
@@ -21,11 +22,7 @@ def start_builder(build: Build, container: ContainerID, socket: Socket) -> Start
     created = build.engine.inspect_container(container)
     if created is None:
         raise EngineLost("The builder is gone before it was started.")
-    require_allowed(
-        builder_policy(socket.path).check(
-            mounts_of_inspect(created.raw), resolve_for_engine(build.settings.docker_socket, socket.path)
-        )
-    )
+    require_allowed(judge_mounts(build, mounts_of_inspect(created.raw), socket))
     builder = start_container(build.engine, container)
     build.record.posture = _posture(build, builder, socket)
     limits = build.spec.limits
@@ -38,7 +35,8 @@ def start_builder(build: Build, container: ContainerID, socket: Socket) -> Start
 
 
 def _posture(build: Build, builder: StartedBuilder, socket: Socket) -> list[PostureReport]:
-    limits = build.spec.limits
+    limits, engine = build.spec.limits, build.record.engine
+    assert engine is not None
     expected = ExpectedPosture(
         uid=build.settings.builder_uid,
         socket=socket.path,
@@ -48,7 +46,7 @@ def _posture(build: Build, builder: StartedBuilder, socket: Socket) -> list[Post
         pids=limits.pids,
         labels=build.identity.labels(),
         environment=BUILDER_ENVIRONMENT,
-        security_options=build.record.engine.security_options if build.record.engine else (),
+        security_options=engine.security_options,
     )
     return [
         PostureReport(title=item.title, status=item.status, reason=item.reason, source=item.source)

@@ -5,19 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from caisson.build import Build
-from caisson.engine import ImageID, ImageInfo
+from caisson.engine import ImageInfo, short_id
 from caisson.report import TagReport
+from caisson.tagging import plan_moves
 from tasks.step import step
 
 
 @step("tag_image")
 def tag_image(build: Build, image: ImageInfo) -> None:
     """Point every planned tag at the image, and record what each pointed to before."""
-    for planned in build.tags:
-        reference = f"{build.spec.image}:{planned.tag}"
-        current = build.engine.inspect_image(reference)
-        previous = current.id if current and current.id != image.id else None
-        if current is None or previous:
+    planned = {f"{build.spec.image}:{item.tag}": item for item in build.tags}
+    found = {reference: build.engine.inspect_image(reference) for reference in planned}
+    current = {reference: info.id if info else None for reference, info in found.items()}
+    moves = {move.reference: move for move in plan_moves(planned, current, image.id).moves}
+    for reference, item in planned.items():
+        move = moves.get(reference)
+        previous = move.previous if move else None
+        if move is not None:
             build.engine.tag_image(image.id, reference)
             build.ledger.record_tag(
                 reference=reference,
@@ -27,12 +31,8 @@ def tag_image(build: Build, image: ImageInfo) -> None:
                 tagged=datetime.now(UTC),
             )
         build.record.tags.append(
-            TagReport(reference=reference, rule=planned.rule, reason=planned.reason, previous=previous or "")
+            TagReport(reference=reference, rule=item.rule, reason=item.reason, previous=previous or "")
         )
-        build.log.line(f"{reference} → {_short(image.id)}{f' (was {_short(previous)})' if previous else ''}")
+        build.log.line(f"{reference} → {short_id(image.id)}{f' (was {short_id(previous)})' if previous else ''}")
     if not build.record.reused:
         build.engine.untag_image(build.identity.reference)
-
-
-def _short(image: ImageID) -> str:
-    return image.removeprefix("sha256:")[:12]

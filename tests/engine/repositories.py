@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from deployments.tether import tethered
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "Test",
@@ -80,19 +81,13 @@ def git_daemon(root: Path, address: str) -> Iterator[GitDaemon]:
     with socket.socket() as probe:
         probe.bind((address, 0))
         port = probe.getsockname()[1]
+    daemon = Path(git(root, "--exec-path")) / "git-daemon"
     process = subprocess.Popen(
-        [
-            "git",
-            "daemon",
-            "--reuseaddr",
-            "--export-all",
-            f"--base-path={root}",
-            f"--listen={address}",
-            f"--port={port}",
-        ],
+        tethered(
+            [str(daemon), "--reuseaddr", "--export-all", f"--base-path={root}", f"--listen={address}", f"--port={port}"]
+        ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 10
@@ -103,6 +98,5 @@ def git_daemon(root: Path, address: str) -> Iterator[GitDaemon]:
             time.sleep(0.02)
         yield GitDaemon(root, address, port)
     finally:
-        # git daemon is a child of the git wrapper: the whole group has to go.
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from deployments.state import StateDir, recorded_run
 from deployments.trigger import FlowRunId, LogLine, RunChanged, StepChanged, cancel, follow, run_state, trigger_build
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, git_daemon
+from tests.flows.caisson_host import free_port
 
 BASE = "FROM debian:trixie-slim\n"
 UP = [sys.executable, "-c", "from deployments.cli import main; main()", "up"]
@@ -46,12 +46,6 @@ class Service:
             return [container.name for container in engine.list_containers({"caisson.host": self.settings.host_name})]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _await(condition: Any, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -68,7 +62,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "CAISSON_"))},
         "CAISSON_STATE_DIR": str(state / "state"),
-        "CAISSON_SERVER_PORT": str(_free_port()),
+        "CAISSON_SERVER_PORT": str(free_port()),
         "CAISSON_DOCKER_HOST": host.docker_host,
         "CAISSON_HOST_NAME": "test-host",
         "CAISSON_DRAIN_SECONDS": "1",
