@@ -10,7 +10,7 @@ import pytest
 
 import caisson
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(caisson.__path__, "caisson."))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(caisson.__path__, "caisson."))
 
 
 @pytest.mark.parametrize("name", MODULES)

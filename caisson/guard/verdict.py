@@ -1,0 +1,38 @@
+"""What the guard decides of one thing that a client asks for: allow or deny, by which rule, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision on one request, stream or file: by which rule (a short name), and why, as one sentence."""
+
+    decision: Literal["allow", "deny"]
+    rule: str
+    reason: str
+
+    @property
+    def allowed(self) -> bool:
+        return self.decision == "allow"
+
+
+class Denied(Exception):
+    """What is asked for is denied: ``rule`` says by which rule, ``reason`` why, for the one who asked.
+
+    >>> print(Denied("build-remote", "A build from a URL is not possible here."))
+    build-remote: A build from a URL is not possible here.
+    """
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(rule, reason)
+        self.rule, self.reason = rule, reason
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.reason}"
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict("deny", self.rule, self.reason)
