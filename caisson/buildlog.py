@@ -2,10 +2,13 @@
 
 Prefect's own logging costs 0.5 ms a message and loses its queue on SIGKILL; so lines go to it a hundred at a time, and
 each is in the file before anything else sees it.
+
+The file is locked as long as it is written: the kernel lets go of it when the writer dies, however that happens.
 """
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -30,6 +33,7 @@ class BuildLog:
         self.path = file
         self._redactor = Redactor(secrets)
         self._file: TextIO = file.open("a", encoding="utf-8", errors="replace")
+        fcntl.flock(self._file, fcntl.LOCK_SH)
         self._lock = threading.Lock()
         self._pending: list[str] = []
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -90,3 +94,13 @@ class BuildLog:
     def _flush_regularly(self) -> None:
         while not self._stop.wait(_BATCH_SECONDS):
             self.flush()
+
+
+def is_being_written(file: Path) -> bool:
+    """Whether a ``BuildLog`` of any process has this file open; raises ``OSError`` where it can't be read."""
+    with file.open("rb") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

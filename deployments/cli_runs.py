@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from caisson.build import log_file, report_file
+from caisson.buildlog import is_being_written
 from caisson.errors import CaissonError, ServiceUnreachable
 from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.report_picture import format_seconds
@@ -234,16 +235,25 @@ def _ambiguous(run: str, found: list[str]) -> CaissonError:
 
 def _print_file(settings: Settings, file: Path, *, follow_it: bool) -> None:
     finished = report_file(settings, file.stem)
+    rounds_without_a_writer = 0
     with file.open(encoding="utf-8", errors="replace") as log:
         while True:
-            # Asked before reading: whatever was written before the report is then read.
-            over = not follow_it or finished.exists()
+            # Asked before reading, the writer first: whatever it wrote before its end is then read.
+            rounds_without_a_writer = 0 if is_being_written(file) else rounds_without_a_writer + 1
+            ended = finished.exists()
+            # Not in the first round: a log is there a moment before it is locked.
+            over = not follow_it or ended or rounds_without_a_writer > 1
             rest = ""
             for line in log:
                 rest = line
                 _write(line)
             if over:
                 _write("" if not rest or rest.endswith("\n") else "\n")
+                if follow_it and not ended:
+                    raise CaissonError(
+                        f"The build {file.stem} has ended without a report: its process was killed.",
+                        hint="Start the build again; `caisson builds` lists how runs ended.",
+                    )
                 return
             sys.stdout.flush()
             time.sleep(_POLL_SECONDS)

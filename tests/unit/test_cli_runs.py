@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -13,11 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from caisson.build import log_file, report_file
+from caisson.buildlog import BuildLog
 from caisson.report import BuildReport
 from caisson.settings import Settings, load_settings
 from deployments.cli import app
 from deployments.cli_runs import row_of_run
 
+ROOT = Path(__file__).parents[2]
 runner = CliRunner()
 
 
@@ -115,18 +119,40 @@ def test_a_run_that_is_none_is_told(settings: Settings, run: str, says: str) -> 
 
 
 def test_following_ends_when_the_build_has_ended_and_misses_no_line(settings: Settings) -> None:
-    log = log_file(settings, "aaaa11112222")
-    log.write_text("first\n")
+    build_log = BuildLog(log_file(settings, "aaaa11112222"), [])
+    build_log.line("first")
 
     def build() -> None:
-        for number in range(20):
-            time.sleep(0.03)
-            with log.open("a") as file:
-                file.write(f"line {number}\n")
-        report_file(settings, "aaaa11112222").write_text("{}")
+        with build_log:
+            for number in range(20):
+                time.sleep(0.03)
+                build_log.line(f"line {number}")
+            build_log.flush()
+            report_file(settings, "aaaa11112222").write_text("{}")
 
     thread = threading.Thread(target=build)
     thread.start()
     result = runner.invoke(app, ["logs", "--follow"])
     thread.join()
+    assert result.exit_code == 0
     assert result.stdout.splitlines() == ["first", *(f"line {number}" for number in range(20))]
+
+
+def test_following_a_build_whose_process_is_killed_ends_and_says_so(settings: Settings) -> None:
+    log = log_file(settings, "aaaa11112222")
+    code = (
+        "import pathlib, sys, time; from caisson.buildlog import BuildLog\n"
+        "log = BuildLog(pathlib.Path(sys.argv[1]), []); log.line('its last word'); log.flush(); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(log)], cwd=ROOT) as process:
+        while not log.exists() or not log.read_text():
+            time.sleep(0.02)
+        killer = threading.Timer(0.7, process.kill)
+        killer.start()
+        began = time.monotonic()
+        result = runner.invoke(app, ["logs", "--follow"])
+        assert 0.5 < time.monotonic() - began < 5
+    assert (result.exit_code, result.stdout) == (1, "its last word\n")
+    assert "The build aaaa11112222 has ended without a report: its process was killed." in result.stderr
+    # Who does not follow gets the log as it is.
+    assert runner.invoke(app, ["logs"]).exit_code == 0
