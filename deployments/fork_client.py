@@ -128,14 +128,14 @@ class ForkServerClient:
         self._env = env
         self._connection: socket.socket | None = None
         self._server: asyncio.subprocess.Process | None = None
-        self._ready = False
+        self._ready = asyncio.Event()
         self._closed = asyncio.Event()
         self._runs: dict[str, ForkedProcess] = {}
 
     @property
     def pid(self) -> int | None:
         """The server's process, when it is ready to fork."""
-        return self._server.pid if self._server is not None and self._ready else None
+        return self._server.pid if self._server is not None and self._ready.is_set() else None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ForkServerClient]:
@@ -148,9 +148,17 @@ class ForkServerClient:
             await asyncio.gather(keeper, return_exceptions=True)
             await self._close()
 
+    async def wait_ready(self, *, timeout_seconds: float) -> bool:
+        """Wait until it can fork; false when it can't after the timeout (seconds): runs then start without it."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout_seconds)
+        except TimeoutError:
+            return False
+        return True
+
     async def spawn(self, env: Mapping[str, str], cwd: Path, output: int) -> ForkedProcess:
         """Fork ``python -m prefect.engine``; raises ``ForkServerDown`` when that is not possible now."""
-        if self._connection is None or not self._ready:
+        if self._connection is None or not self._ready.is_set():
             raise ForkServerDown("it is not ready")
         run_id, run = uuid4().hex, ForkedProcess()
         packet = json.dumps({"run": run_id, "env": dict(env), "cwd": str(cwd)}).encode()
@@ -207,7 +215,7 @@ class ForkServerClient:
             return
         message = json.loads(packet)
         if "ready" in message:
-            self._ready = True
+            self._ready.set()
         elif "started" in message:
             self._runs[message["started"]].begin(message["pid"], handles[0])
         elif "failed" in message:
@@ -221,7 +229,7 @@ class ForkServerClient:
         asyncio.get_running_loop().remove_reader(self._connection)
         self._connection.close()
         self._connection = None
-        self._ready = False
+        self._ready.clear()
         self._closed.set()
         for run in self._runs.values():
             if run.started.done():

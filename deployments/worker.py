@@ -54,6 +54,7 @@ CANCEL_GRACE_SECONDS = 30.0
 ABANDONED_GRACE_SECONDS = 8.0
 ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
+FORK_SERVER_SECONDS = 10.0
 SETTLE_ATTEMPTS = 20
 
 Reap = Callable[[str], list[str]]
@@ -116,6 +117,9 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             # Last in, first out: leaving the worker waits for its runs, which need the two above.
             await stack.enter_async_context(self)
             await self._settle_unsupervised()
+            if self._settings.fork_server:
+                # Imported at the same time as all the above: mostly it is there, and the first run is as quick as any.
+                await self._fork_server.wait_ready(timeout_seconds=FORK_SERVER_SECONDS)
             async with anyio.create_task_group() as services:
                 services.start_soon(self._poll_for_ever)
                 services.start_soon(self._listen_for_ever)
