@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from caisson.cgroups import BuilderCgroup, KernelLimits, find_cgroup, read_limits
 from caisson.engine import ContainerID, ContainerInfo, Engine
 from caisson.errors import BuildCancelled, BuildTimedOut, CaissonError, EngineLost, EngineRefused
-from caisson.plan import LABEL_BUILD, LABEL_FLOW_RUN
+from caisson.plan import (
+    LABEL_BUILD,
+    LABEL_DEADLINE,
+    LABEL_FLOW_RUN,
+    container_name,
+    reference_under_construction,
+)
+
+_OVERDUE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -78,17 +87,33 @@ def _minutes(seconds: float) -> str:
 
 
 def find_builders(engine: Engine, *, build_id: str = "", flow_run_id: str = "") -> list[ContainerInfo]:
-    """Builders on this engine, in any state; all of them, or those of one build or flow run."""
+    """Builders on this engine, in any state; all of them, or those of one build or flow run.
+
+    A container has the labels of its image as well, and a Dockerfile can set any: so its name must say the same.
+    """
     labels: dict[str, str | None] = {LABEL_BUILD: build_id or None}
     if flow_run_id:
         labels[LABEL_FLOW_RUN] = flow_run_id
-    return engine.list_containers(labels)
+    found = engine.list_containers(labels)
+    return [container for container in found if container.name == container_name(container.labels[LABEL_BUILD])]
+
+
+def is_overdue(builder: ContainerInfo, now: datetime) -> bool:
+    """Whether a builder is past its deadline, by this host's clock, which is the engine's too.
+
+    One that was started has ended by itself by then; one that never was has not.
+    """
+    try:
+        deadline = datetime.fromisoformat(builder.labels.get(LABEL_DEADLINE, ""))
+        return now > deadline + _OVERDUE
+    except (ValueError, TypeError):
+        return False
 
 
 def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:
-    """Remove them all, wait until they are gone, and return their names; goes on past one that fails.
+    """Remove them all with what they were building, wait until they are gone; goes on past one that fails.
 
-    Raises ``EngineRefused`` at the end when one could not be removed.
+    Returns their names. Raises ``EngineRefused`` at the end when one could not be removed.
     """
     removed: list[str] = []
     failures: list[CaissonError] = []
@@ -96,6 +121,7 @@ def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:
         try:
             engine.remove_container(builder.id)
             removed.append(builder.name)
+            engine.untag_image(reference_under_construction(builder.labels[LABEL_BUILD]))
         except EngineRefused as error:
             failures.append(error)
     if failures:

@@ -45,6 +45,16 @@ class Socket:
     gid: int
 
 
+def container_name(build_id: str) -> str:
+    """The name of a build's builder."""
+    return f"caisson-build-{build_id}"
+
+
+def reference_under_construction(build_id: str) -> str:
+    """The name of a build's image until it gets its tags."""
+    return f"{RESERVED_REGISTRY}/build:{build_id}"
+
+
 @dataclass(frozen=True)
 class BuildIdentity:
     """Whose builder it is: labels and names come from here."""
@@ -57,12 +67,12 @@ class BuildIdentity:
 
     @property
     def container_name(self) -> str:
-        return f"caisson-build-{self.build_id}"
+        return container_name(self.build_id)
 
     @property
     def reference(self) -> str:
         """The name of the image while it is built; the final tags are set by Caisson, never by the build."""
-        return f"{RESERVED_REGISTRY}/build:{self.build_id}"
+        return reference_under_construction(self.build_id)
 
     def labels(self) -> dict[str, str]:
         return {

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import httpx
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -56,9 +58,23 @@ ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
 FORK_SERVER_SECONDS = 10.0
 SETTLE_ATTEMPTS = 20
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-Reap = Callable[[str], list[str]]
-"""Removes what a dead run left on the engine; gets the flow run's ID, returns the names of what it removed."""
+
+class Reaper(Protocol):
+    """The worker's hand on the engine. Each may raise; names are those of what was removed."""
+
+    def reap(self, flow_run_id: str) -> list[str]:
+        """Remove what a dead run left."""
+        ...
+
+    def reap_overdue(self) -> list[str]:
+        """Remove what should have ended by itself."""
+        ...
+
+    def owners(self) -> set[str]:
+        """IDs of the flow runs that have something on the engine now."""
+        ...
 
 
 @dataclass
@@ -88,11 +104,11 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     job_configuration = ProcessJobConfiguration
     job_configuration_variables = ProcessVariables
 
-    def __init__(self, settings: Settings, *, reap: Reap) -> None:
+    def __init__(self, settings: Settings, *, reaper: Reaper) -> None:
         super().__init__(work_pool_name=pool_name(settings), name=settings.host_name, limit=settings.concurrency)
         self._settings = settings
         self._state = StateDir(settings.state_dir).create()
-        self._reap = reap
+        self._reaper = reaper
         self._control = ControlChannel()
         self._fork_server = ForkServerClient({**os.environ, **ProcessJobConfiguration._base_environment()})
         self._wake = anyio.Event()
@@ -116,7 +132,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             await stack.enter_async_context(self._control)
             # Last in, first out: leaving the worker waits for its runs, which need the two above.
             await stack.enter_async_context(self)
-            await self._settle_unsupervised()
+            await self._reconcile()
             if self._settings.fork_server:
                 # Imported at the same time as all the above: mostly it is there, and the first run is as quick as any.
                 await self._fork_server.wait_ready(timeout_seconds=FORK_SERVER_SECONDS)
@@ -141,7 +157,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                 await woken.wait()
             self._wake = anyio.Event()
             if pause.cancelled_caught:
-                await self._settle_unsupervised()
+                await self._reconcile()
 
     async def _listen_for_ever(self) -> None:
         backoff = Backoff(first=0.1, most=5, healthy_seconds=10)
@@ -297,7 +313,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     async def _reap_run(self, flow_run_id: UUID) -> None:
         with anyio.move_on_after(REAP_SECONDS) as scope:
             try:
-                removed = await anyio.to_thread.run_sync(self._reap, str(flow_run_id), abandon_on_cancel=True)
+                removed = await anyio.to_thread.run_sync(self._reaper.reap, str(flow_run_id), abandon_on_cancel=True)
             except Exception as error:
                 # The builder has a deadline of its own, so this is not the last chance.
                 logger.warning("Can't remove what run %s left on the engine: %s", flow_run_id, error)
@@ -319,6 +335,33 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                 await self._settle(flow_run.id, Why.LOST, None, None)
         except httpx.HTTPError as error:
             logger.warning("Can't look for runs without a worker: %s", error)
+
+    async def _reconcile(self) -> None:
+        """What should not be, made true: runs that nobody executes, and builders that no run has any more."""
+        await self._settle_unsupervised()
+        try:
+            await self._reap_strays()
+        except Exception as error:
+            logger.warning("Can't look for what runs left on the engine: %s", error)
+
+    async def _reap_strays(self) -> None:
+        """Reap what came after its run had been reaped, or could not be removed then.
+
+        Such is a builder that the engine was asked for by a process that died meanwhile, and one whose engine was down.
+        A run that this API does not know is another's.
+        """
+        for name in await anyio.to_thread.run_sync(self._reaper.reap_overdue):
+            logger.info("%s was past its deadline; it is removed", name)
+        owners = {
+            UUID(owner) for owner in await anyio.to_thread.run_sync(self._reaper.owners) if _UUID.fullmatch(owner)
+        }
+        # Asked for after the owners: a run is supervised before it has a builder.
+        if not (strays := owners - set(self._supervised_now())):
+            return
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(strays)))
+        for flow_run in await self.client.read_flow_runs(flow_run_filter=wanted):
+            if flow_run.state is not None and flow_run.state.is_final():
+                await self._reap_run(flow_run.id)
 
     async def _drain(self, stop: Stop) -> None:
         """Wait for the runs that are going on, then cancel those that are left."""

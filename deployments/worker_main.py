@@ -15,6 +15,7 @@ from deployments.apply import apply_deployments
 from deployments.server import wait_until_healthy
 from deployments.state import StateDir, prune_outputs
 from deployments.worker import CaissonWorker, Stop
+from tasks.remove_builder import Reaper
 
 KEEP_OUTPUTS = 20
 ABANDONED_SECONDS = 12.0
@@ -58,12 +59,7 @@ async def _serve(settings: Settings, parent: int, *, ready: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
-    def reap(flow_run_id: str) -> list[str]:
-        from tasks.remove_builder import reap_flow_run
-
-        return reap_flow_run(flow_run_id, settings)
-
-    await CaissonWorker(settings, reap=reap).serve(stop, on_ready=on_ready)
+    await CaissonWorker(settings, reaper=Reaper(settings)).serve(stop, on_ready=on_ready)
 
 
 if __name__ == "__main__":

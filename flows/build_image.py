@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -113,7 +114,12 @@ def _steps(build: Build, call: StepCaller) -> None:
                 call(clone, build, builder, chosen)
                 image = call(build_image_step, build, builder)
             call(tag_image, build, image)
-    finally:
         call(remove_builder, build, container)
+    except BaseException:
+        # Once more where a cancel came into the clean-up; and what ended the build is the failure to tell, whatever
+        # becomes of this.
+        with contextlib.suppress(Exception):
+            call(remove_builder, build, container)
+        raise
     if spec.push:
         call(push_image, build)

@@ -50,7 +50,6 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
     if exit_code:
         raise _failure(build, exit_code, tail)
     if build.settings.require_limits and build.record.limits and build.record.limits.status == "builder only":
-        build.engine.untag_image(build.identity.reference)
         raise LimitsNotEnforceable(
             f"The RUN steps were not held to the limits: {build.record.limits.reason}.",
             hint="Upgrade the engine, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
 from caisson.build import Build
-from caisson.builder import find_builders, remove_builders
+from caisson.builder import find_builders, is_overdue, remove_builders
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID
+from caisson.plan import LABEL_FLOW_RUN
 from caisson.settings import Settings
 from tasks.step import step
 
@@ -15,12 +19,31 @@ def remove_builder(build: Build, container: ContainerID) -> None:
     """Remove the builder and wait until it is gone, on success, failure, cancel and timeout alike."""
     was_there = build.engine.remove_container(container)
     build.record.builder_removed = True
+    # Its tags, if it has any by now, keep the image; without one it goes.
+    build.engine.untag_image(build.identity.reference)
     build.log.line(
         f"{build.identity.container_name} is removed" if was_there else f"{build.identity.container_name} was gone"
     )
 
 
-def reap_flow_run(flow_run_id: str, settings: Settings) -> list[str]:
-    """Remove what a dead flow run left on the engine; returns the names of the builders that it removed."""
-    with DockerEngine(settings.docker_host) as engine:
-        return remove_builders(engine, find_builders(engine, flow_run_id=flow_run_id))
+@dataclass(frozen=True)
+class Reaper:
+    """What dead runs left on this host's engine."""
+
+    settings: Settings
+
+    def reap(self, flow_run_id: str) -> list[str]:
+        """Remove what a flow run left; returns the names of the builders that it removed."""
+        with DockerEngine(self.settings.docker_host) as engine:
+            return remove_builders(engine, find_builders(engine, flow_run_id=flow_run_id))
+
+    def reap_overdue(self) -> list[str]:
+        """Remove builders past their deadline, whoever made them; returns their names."""
+        now = datetime.now(UTC)
+        with DockerEngine(self.settings.docker_host) as engine:
+            return remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
+
+    def owners(self) -> set[str]:
+        """The flow runs that have a builder on the engine now, by their IDs."""
+        with DockerEngine(self.settings.docker_host) as engine:
+            return {item.labels.get(LABEL_FLOW_RUN, "") for item in find_builders(engine)} - {""}

@@ -34,5 +34,3 @@ def tag_image(build: Build, image: ImageInfo) -> None:
             TagReport(reference=reference, rule=item.rule, reason=item.reason, previous=previous or "")
         )
         build.log.line(f"{reference} → {short_id(image.id)}{f' (was {short_id(previous)})' if previous else ''}")
-    if not build.record.reused:
-        build.engine.untag_image(build.identity.reference)

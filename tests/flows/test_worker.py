@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,9 @@ def test_no_path_of_this_machine_is_in_a_deployment(caisson: CaissonHost) -> Non
 
 def create_builder(flow_run_id: str) -> str:
     """A container that looks as if a run had left it."""
-    command = ["docker", "create", "--label", "caisson.build=orphan", "--label", f"caisson.flow-run={flow_run_id}"]
+    build = uuid.uuid4().hex[:12]
+    labels = ["--label", f"caisson.build={build}", "--label", f"caisson.flow-run={flow_run_id}"]
+    command = ["docker", "create", "--name", f"caisson-build-{build}", *labels]
     return subprocess.run(
         [*command, "debian:trixie-slim", "sleep", "600"], capture_output=True, text=True, check=True
     ).stdout.strip()

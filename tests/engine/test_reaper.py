@@ -1,0 +1,74 @@
+"""What the reaper takes for a builder of a dead build, on real engines."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from caisson.engine import ContainerID, Engine
+from caisson.settings import Settings
+from tasks.remove_builder import Reaper
+
+FLOW_RUN = str(uuid.uuid4())
+
+
+class Containers:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.made: list[ContainerID] = []
+
+    def create(self, *, name: str = "", flow_run: str = FLOW_RUN, deadline: str = "") -> str:
+        """A container with a builder's labels, never started; returns its name."""
+        build = uuid.uuid4().hex[:12]
+        labels = {"caisson.build": build, "caisson.flow-run": flow_run, "caisson.deadline": deadline}
+        body = {"Image": "debian:trixie-slim", "Cmd": ["true"], "Labels": labels, "HostConfig": {"AutoRemove": True}}
+        name = name or f"caisson-build-{build}"
+        self.made.append(self.engine.create_container(name, body))
+        return name
+
+    def left(self) -> list[str]:
+        found = [self.engine.inspect_container(container) for container in self.made]
+        return [item.name for item in found if item is not None]
+
+
+@pytest.fixture
+def containers(engine: Engine) -> Iterator[Containers]:
+    made = Containers(engine)
+    yield made
+    for container in made.made:
+        engine.remove_container(container)
+
+
+def _in(minutes: float) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="seconds")
+
+
+def test_the_builders_of_a_run_are_reaped_and_no_others(settings: Settings, containers: Containers) -> None:
+    other = str(uuid.uuid4())
+    gone, kept = containers.create(), containers.create(flow_run=other)
+    reaper = Reaper(settings)
+    assert reaper.owners() >= {FLOW_RUN, other}
+    assert reaper.reap(FLOW_RUN) == [gone]
+    assert containers.left() == [kept]
+    assert FLOW_RUN not in reaper.owners()
+
+
+def test_a_container_that_has_a_builders_labels_from_its_image_is_none(
+    settings: Settings, containers: Containers
+) -> None:
+    forged = containers.create(name=f"shop-{uuid.uuid4().hex[:8]}", deadline=_in(-60))
+    reaper = Reaper(settings)
+    assert FLOW_RUN not in reaper.owners()
+    assert reaper.reap(FLOW_RUN) == []
+    assert forged not in reaper.reap_overdue()
+    assert containers.left() == [forged]
+
+
+def test_a_builder_that_was_never_started_goes_after_its_deadline(settings: Settings, containers: Containers) -> None:
+    overdue = containers.create(deadline=_in(-5))
+    kept = [containers.create(deadline=deadline) for deadline in (_in(5), _in(-0.5), "", "soon", "2026-01-01T00:00:00")]
+    assert overdue in Reaper(settings).reap_overdue()
+    assert containers.left() == kept

@@ -1,0 +1,121 @@
+"""A Caisson that builds over its API, with a gate before each server that its builds need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caisson.docker_engine import DockerEngine
+from caisson.engine import ImageInfo
+from deployments.trigger import FlowRunId
+from tests.conftest import EngineHost
+from tests.engine.registry import Registry, docker_registry
+from tests.engine.repositories import GitDaemon, Repository, git_daemon
+from tests.flows.caisson_host import CaissonHost, wait_for
+from tests.flows.gate import Gate, tcp_gate, unix_gate
+
+BASE = "FROM debian:trixie-slim\n"
+
+
+@dataclass
+class BuildHost:
+    """The host and what it builds from; repositories and images are named by the tests."""
+
+    caisson: CaissonHost
+    engine_host: EngineHost
+    git: GitDaemon
+    registry: Registry
+    registry_address: str
+    engine_gate: Gate
+    git_gate: Gate
+    git_port: int
+    registry_gate: Gate
+
+    def repository(self, name: str, dockerfile: str, **files: str) -> Repository:
+        return self.git.repository(name, {"Dockerfile": dockerfile, **files})
+
+    def url(self, repository: Repository) -> str:
+        """Where builders find it, through the gate."""
+        return repository.url.replace(f":{self.git.port}/", f":{self.git_port}/")
+
+    def build(self, repository: Repository, image: str, **request: Any) -> FlowRunId:
+        body = {"repository_url": self.url(repository), "image": image, "limits": {"memory": "512m"}, **request}
+        return self.caisson.trigger("build-image", request=body)
+
+    def log(self, run: FlowRunId) -> str:
+        """The run's log on this host; empty before there is one."""
+        file = self.caisson.state_dir / "builds" / f"{run}.log"
+        return file.read_text() if file.exists() else ""
+
+    def wait_for_line(self, run: FlowRunId, text: str) -> None:
+        wait_for(f"{text!r} in the log of {run}", lambda: text in self.log(run))
+
+    def builders(self) -> list[str]:
+        """This host's builders in any state, however they came about."""
+        with DockerEngine(self.engine_host.docker_host) as engine:
+            return [container.name for container in engine.list_containers({"caisson.host": self.caisson.name})]
+
+    def images(self, repository: str) -> dict[str, ImageInfo]:
+        """The images that tags of a repository point to, by reference."""
+        with DockerEngine(self.engine_host.docker_host) as engine:
+            images = engine.list_images()
+        return {tag: image for image in images for tag in image.tags if tag.startswith(f"{repository}:")}
+
+    def remove_images(self, *repositories: str) -> None:
+        with DockerEngine(self.engine_host.docker_host) as engine:
+            for reference in [reference for repository in repositories for reference in self.images(repository)]:
+                engine.untag_image(reference)
+
+
+@contextmanager
+def build_host(
+    directory: Path, name: str, engine_host: EngineHost, *, like: CaissonHost, variables: dict[str, str]
+) -> Iterator[BuildHost]:
+    """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds)."""
+    gate_path = directory / "engine.sock"
+    with (
+        git_daemon(directory / "git", engine_host.gateway) as git,
+        docker_registry(directory / "registry", engine_host.socket) as registry,
+        unix_gate(str(gate_path), str(engine_host.socket)) as engine_gate,
+    ):
+        # A builder enters the real socket with the group of the one that Caisson uses.
+        os.chown(gate_path, -1, engine_host.socket.stat().st_gid)
+        git_gate, git_port = tcp_gate(git.address, git.port)
+        registry_gate, registry_port = tcp_gate("127.0.0.1", int(registry.address.rpartition(":")[2]))
+        host = CaissonHost(
+            directory / "state",
+            name,
+            {
+                "CAISSON_DOCKER_HOST": f"unix://{gate_path}",
+                "CAISSON_ENGINE_SOCKET": str(engine_host.socket),
+                "CAISSON_MIN_FREE_BYTES": "64m",
+                "CAISSON_CONCURRENCY": "4",
+                "CAISSON_POLL_SECONDS": "2",
+                "CAISSON_DRAIN_SECONDS": "1",
+                "CAISSON_PUSH_ATTEMPTS": "1",
+                "CAISSON_REGISTRY_USERNAME": registry.auth.username,
+                "CAISSON_REGISTRY_PASSWORD": registry.auth.password,
+                **variables,
+            },
+        )
+        host.copy_database(like)
+        with git_gate, registry_gate:
+            host.up()
+            try:
+                yield BuildHost(
+                    host,
+                    engine_host,
+                    git,
+                    registry,
+                    f"127.0.0.1:{registry_port}",
+                    engine_gate,
+                    git_gate,
+                    git_port,
+                    registry_gate,
+                )
+            finally:
+                host.stop()
