@@ -14,7 +14,7 @@ from pathlib import Path
 
 from caisson.builder import BuildTimeout
 from caisson.buildlog import BuildLog
-from caisson.cgroups import CgroupEvidence
+from caisson.cgroup_watch import CgroupEvidence
 from caisson.clone import Source
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import BuildCancelled, CaissonError, SettingsInvalid

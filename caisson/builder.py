@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from caisson.cgroups import BuilderCgroup, KernelLimits, find_cgroup, read_limits
+from caisson.cgroups import Cgroup, KernelLimits, find_cgroup, read_limits
 from caisson.engine import ContainerID, ContainerInfo, Engine
 from caisson.errors import BuildCancelled, BuildTimedOut, CaissonError, EngineLost, EngineRefused
 from caisson.plan import (
@@ -24,22 +24,33 @@ _OVERDUE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class StartedBuilder:
-    """A builder that runs: its ID, what inspect says of it, its group and limits as the kernel tells them."""
+    """A builder that runs: its ID, what inspect says of it, its groups and limits as the kernel tells them.
+
+    ``cgroup`` is the group whose limits hold builder and RUN steps together, ``own`` that of the container alone; they
+    are one where the build has no group of Caisson's.
+    """
 
     id: ContainerID
     inspected: Mapping[str, Any]
-    cgroup: BuilderCgroup | None
+    cgroup: Cgroup | None
+    own: Cgroup | None
     limits: KernelLimits | None
 
 
-def start_builder(engine: Engine, container: ContainerID) -> StartedBuilder:
-    """Start a created builder and read back what holds for it; raises ``EngineLost`` when it ended at once."""
+def start_builder(engine: Engine, container: ContainerID, group: Cgroup | None = None) -> StartedBuilder:
+    """Start a created builder and read back what holds for it; raises ``EngineLost`` when it ended at once.
+
+    ``group`` is the one that it was meant to be put into; where the kernel has it elsewhere, its own counts.
+    """
     engine.start_container(container)
     found = engine.inspect_container(container)
     if found is None or found.state != "running":
         raise EngineLost("The builder ended as soon as it was started.", hint="Try `caisson doctor`.")
-    cgroup = find_cgroup(found.pid)
-    return StartedBuilder(container, found.raw, cgroup, read_limits(cgroup) if cgroup else None)
+    own = find_cgroup(found.pid)
+    if own is not None and found.id not in own.path:
+        own = None  # the process of that number is another one's: the engine is not on this host
+    cgroup = group if group and own and group.holds(own) else own
+    return StartedBuilder(container, found.raw, cgroup, own, read_limits(cgroup) if cgroup else None)
 
 
 class BuildTimeout:

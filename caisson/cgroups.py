@@ -1,4 +1,4 @@
-"""The builder's control groups, as the kernel tells them: where they are, what they limit, what they saw.
+"""Control groups, as the kernel tells them: where a process is, and what its group limits.
 
 Docker's own answers say what was asked for; only these files say what holds. Both hierarchies are read: version 1
 (one directory per controller) and version 2 (one for all), kernel documentation ``admin-guide/cgroup-v1`` and
@@ -7,25 +7,26 @@ Docker's own answers say what was asked for; only these files say what holds. Bo
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-_TICK_SECONDS = 0.02
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED_V1 = 1 << 60
 
 
 @dataclass(frozen=True)
-class BuilderCgroup:
-    """The builder's group: ``path`` is what ``--cgroup-parent`` takes; the rest are directories."""
+class Cgroup:
+    """One group: ``path`` is what the kernel and ``--cgroup-parent`` call it; the rest are directories."""
 
     version: int
     path: str
     memory: Path
     pids: Path
     cpu: Path
+
+    def holds(self, other: Cgroup) -> bool:
+        """Whether the other group is below this one, so that its processes are held to this one's limits."""
+        return other.version == self.version and other.path.startswith(f"{self.path}/")
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,7 @@ class KernelLimits:
     cpus: float | None
 
 
-@dataclass(frozen=True)
-class CgroupEvidence:
-    """What the kernel saw in the builder's group and the groups below it while the build ran."""
-
-    nested: tuple[str, ...] = ()
-    oom_kills: int = 0
-    pids_refused: int = 0
-
-
-def find_cgroup(pid: int, *, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> BuilderCgroup | None:
+def find_cgroup(pid: int, *, proc: Path = Path("/proc"), root: Path = CGROUP_ROOT) -> Cgroup | None:
     """The group of a process on this host; None when it can't be read (another host, a dead process)."""
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
@@ -60,29 +52,27 @@ def find_cgroup(pid: int, *, proc: Path = Path("/proc"), root: Path = Path("/sys
         for controller in controllers.split(","):
             paths[controller] = path
     if "memory" in paths:
-        found = BuilderCgroup(
-            1,
-            paths["memory"],
-            *(_v1_directory(root, name, paths.get(name, "")) for name in ("memory", "pids", "cpu")),
-        )
+        names = ("memory", "pids", "cpu")
+        directories = (hierarchy(root, name) / paths.get(name, "").lstrip("/") for name in names)
+        found = Cgroup(1, paths["memory"], *directories)
     elif paths.get(""):
         directory = root / paths[""].lstrip("/")
-        found = BuilderCgroup(2, paths[""], directory, directory, directory)
+        found = Cgroup(2, paths[""], directory, directory, directory)
     else:
         return None
     # The root group limits nothing, and would take every process of the host for the builder's.
     return found if found.path.strip("/") and found.memory.is_dir() else None
 
 
-def _v1_directory(root: Path, controller: str, path: str) -> Path:
+def hierarchy(root: Path, controller: str) -> Path:
+    """Where a controller of version 1 is mounted: alone, or together with others as ``cpu`` is."""
     mounted = (
         [root / controller, root / "cpu,cpuacct", root / "cpuacct,cpu"] if controller == "cpu" else [root / controller]
     )
-    base = next((directory for directory in mounted if directory.is_dir()), mounted[0])
-    return base / path.lstrip("/")
+    return next((directory for directory in mounted if directory.is_dir()), mounted[0])
 
 
-def read_limits(cgroup: BuilderCgroup) -> KernelLimits:
+def read_limits(cgroup: Cgroup) -> KernelLimits:
     """The limits that hold for the group now; a file that can't be read counts as no limit."""
     if cgroup.version == 1:
         quota, period = _number(cgroup.cpu / "cpu.cfs_quota_us"), _number(cgroup.cpu / "cpu.cfs_period_us")
@@ -118,105 +108,10 @@ def _number(file: Path) -> int | None:
     return int(text) if text.lstrip("-").isdigit() else None
 
 
-def _key(file: Path, key: str) -> int:
+def read_counter(file: Path, key: str) -> int:
+    """The number after ``key`` in a file of such lines; 0 where there is none."""
     for line in _text(file).splitlines():
         name, _, value = line.partition(" ")
         if name == key and value.isdigit():
             return int(value)
     return 0
-
-
-class CgroupWatch:
-    """Watches a builder's group while a build runs; a context manager.
-
-    Groups below the builder's are those of RUN steps: seeing one is the proof that steps are held. Out of memory is
-    counted by the kernel (an eventfd on ``memory.oom_control`` in version 1, ``memory.events`` in version 2).
-    """
-
-    def __init__(self, cgroup: BuilderCgroup) -> None:
-        self._cgroup = cgroup
-        self._nested: dict[str, None] = {}
-        self._pids_refused: dict[str, int] = {}
-        self._oom_before = self._oom_counter()
-        self._pids_before = _key(cgroup.pids / "pids.events", "max")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cgroup-watch", daemon=True)
-        self._eventfd = -1
-        self._oom_seen = 0
-
-    def __enter__(self) -> CgroupWatch:
-        if self._cgroup.version == 1:
-            self._eventfd = self._subscribe_oom()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-        if self._eventfd >= 0:
-            os.close(self._eventfd)
-            self._eventfd = -1
-
-    def evidence(self) -> CgroupEvidence:
-        """What was seen until now; to be asked before the builder is removed."""
-        self._sample()
-        own = _key(self._cgroup.pids / "pids.events", "max") - self._pids_before
-        return CgroupEvidence(
-            nested=tuple(name for name in self._nested if not self._is_parent(name)),
-            oom_kills=self._oom_events(),
-            pids_refused=max(0, own) if self._cgroup.version == 2 else max(0, own) + sum(self._pids_refused.values()),
-        )
-
-    def _is_parent(self, name: str) -> bool:
-        # BuildKit puts the groups of its steps into one of its own, which stays when they are gone.
-        return any(other.startswith(f"{name}/") for other in self._nested)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_TICK_SECONDS):
-            self._sample()
-
-    def _sample(self) -> None:
-        for _, below in _below(self._cgroup.memory, depth=2):
-            self._nested.setdefault(below)
-        if self._cgroup.version == 1:
-            # Version 1 counts a refused fork in the group that forked, which is gone with its step.
-            for directory, below in _below(self._cgroup.pids, depth=2):
-                refused = _key(directory / "pids.events", "max")
-                if refused:
-                    self._pids_refused[below] = refused
-
-    def _subscribe_oom(self) -> int:
-        descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        try:
-            with (self._cgroup.memory / "memory.oom_control").open("rb") as control:
-                (self._cgroup.memory / "cgroup.event_control").write_text(f"{descriptor} {control.fileno()}")
-        except OSError:
-            os.close(descriptor)
-            return -1
-        return descriptor
-
-    def _oom_counter(self) -> int:
-        file = "memory.events" if self._cgroup.version == 2 else "memory.oom_control"
-        return _key(self._cgroup.memory / file, "oom_kill")
-
-    def _oom_events(self) -> int:
-        events = max(0, self._oom_counter() - self._oom_before)
-        if self._eventfd >= 0:
-            with contextlib.suppress(BlockingIOError):
-                self._oom_seen += os.eventfd_read(self._eventfd)
-            events = max(events, self._oom_seen)
-        return events
-
-
-def _below(directory: Path, depth: int) -> list[tuple[Path, str]]:
-    found: list[tuple[Path, str]] = []
-    try:
-        with os.scandir(directory) as entries:
-            children = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return found
-    for child in children:
-        found.append((child, child.name))
-        if depth > 1:
-            found.extend((path, f"{child.name}/{name}") for path, name in _below(child, depth - 1))
-    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from caisson.cgroups import CgroupEvidence, KernelLimits
+from caisson.cgroup_watch import CgroupEvidence
+from caisson.cgroups import KernelLimits
 from caisson.errors import (
     BuildFailed,
     BuildStepFailed,
@@ -125,7 +126,7 @@ def judge_limits(
         "timeout_seconds": planned.timeout_seconds,
     }
     if kernel is None:
-        return LimitsReport(status="unverified", reason="the builder's control group can't be read here", **read)
+        return LimitsReport(status="unverified", reason="the build's control group can't be read here", **read)
     wrong = _deviations(planned, kernel)
     if wrong:
         return LimitsReport(status="unverified", reason=f"the kernel has other limits: {'; '.join(wrong)}", **read)
@@ -134,7 +135,7 @@ def judge_limits(
     if evidence.nested:
         return LimitsReport(
             status="verified",
-            reason=f"the kernel ran the RUN steps below the builder's own group ({len(evidence.nested)} seen)",
+            reason=f"the kernel ran the RUN steps below the group with these limits ({len(evidence.nested)} seen)",
             **read,
         )
     if not chosen.holds_steps:
@@ -144,7 +145,7 @@ def judge_limits(
             **read,
         )
     return LimitsReport(
-        status="builder only", reason="RUN steps ran, but none was seen below the builder's group", **read
+        status="builder only", reason="RUN steps ran, but none was seen below the group with these limits", **read
     )
 
 

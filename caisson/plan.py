@@ -132,12 +132,19 @@ def choose_builder(
 
 
 def container_body(
-    spec: BuildSpec, identity: BuildIdentity, socket: Socket, settings: Settings, *, seccomp: str = ""
+    spec: BuildSpec,
+    identity: BuildIdentity,
+    socket: Socket,
+    settings: Settings,
+    *,
+    seccomp: str = "",
+    cgroup_parent: str = "",
 ) -> dict[str, Any]:
     """The Docker API body of the builder (``POST /containers/create``): least privilege, one mount.
 
     The main process sleeps until the deadline; then the container ends and the engine removes it, though whatever
-    started it is dead. ``seccomp`` is the profile itself (JSON), not its path.
+    started it is dead. ``seccomp`` is the profile itself (JSON), not its path; ``cgroup_parent`` the
+    group that holds the build, empty for the engine's own choice.
     """
     limits = spec.limits
     owner = f"uid={settings.builder_uid},gid={settings.builder_uid}"
@@ -177,6 +184,7 @@ def container_body(
             "MemorySwap": limits.memory,
             "NanoCpus": int(limits.cpus * 1_000_000_000),
             "PidsLimit": limits.pids,
+            "CgroupParent": cgroup_parent,
             "IpcMode": "private",
             "CgroupnsMode": "private",
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
@@ -195,7 +203,7 @@ def build_command(
 ) -> tuple[list[str], dict[str, str]]:
     """The program that builds, and its environment, to be run in the builder without a shell.
 
-    ``cgroup_parent`` is the builder's own group, empty where steps can't be held; ``secret_env`` maps a secret's
+    ``cgroup_parent`` is the group that holds the build, empty where steps can't be held; ``secret_env`` maps a secret's
     name to the variable in the build's environment that holds its value, so that no value is an argument.
     """
     directory = f"{WORKSPACE}/{spec.context}" if spec.context else WORKSPACE

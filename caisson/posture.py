@@ -74,7 +74,7 @@ CHECKS = (
     Item("swap", "Swap counts to its memory", "CIS 5.11", checks.swap),
     Item("cpus", "Its CPU time is limited", "CIS 5.12", checks.cpus),
     Item("pids", "Its processes are limited", "CIS 5.29", checks.pids),
-    Item("cgroup", "Its control group is the engine's own choice", "CIS 5.25", checks.cgroup_parent),
+    Item("cgroup", "Its control group is the one that was planned", "CIS 5.25", checks.cgroup_parent),
     Item("log", "Its log is bounded", "Docker's logging drivers", checks.log),
     # How it ends, and whose it is.
     Item("restart", "It is never restarted", "CIS 5.15", checks.restart),

@@ -26,7 +26,8 @@ class ExpectedPosture:
 
     ``socket`` is the path that the engine sees, ``socket_gid`` the group that owns it, ``guarded`` whether it is a
     guard's; ``memory`` in bytes, ``cpus`` in cores; ``labels`` that must be there; ``environment`` the names that may
-    be set; ``security_options`` as the engine lists them (``GET /info``).
+    be set; ``security_options`` as the engine lists them (``GET /info``); ``cgroup_parent`` the group that holds the
+    build, empty for the engine's own choice.
     """
 
     uid: int
@@ -39,6 +40,7 @@ class ExpectedPosture:
     environment: frozenset[str]
     security_options: tuple[str, ...]
     guarded: bool = False
+    cgroup_parent: str = ""
 
 
 class Finding(NamedTuple):
@@ -298,9 +300,10 @@ def pids(view: View, expected: ExpectedPosture) -> Finding:
     return _when(limit == expected.pids > 0, f"{limit}", f"{limit if limit > 0 else 'unlimited'}, not as planned")
 
 
-def cgroup_parent(view: View, _: ExpectedPosture) -> Finding:
+def cgroup_parent(view: View, expected: ExpectedPosture) -> Finding:
     parent = view.text("CgroupParent")
-    return _when(parent == "", "yes", f"CgroupParent is {shown(parent or '(not told)')}")
+    found = f"CgroupParent is {shown(parent or ('(not told)' if parent is None else '(empty)'))}"
+    return _when(parent == expected.cgroup_parent, parent or "the engine's own choice", found)
 
 
 def log(view: View, _: ExpectedPosture) -> Finding:

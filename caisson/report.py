@@ -54,9 +54,9 @@ class TagReport(BaseModel):
 class LimitsReport(BaseModel):
     """The limits as the kernel told them; ``status`` says how far they hold.
 
-    verified: read back, and the RUN steps' groups were seen below the builder's. builder only: the builder is held,
-    its RUN steps are not. no steps: nothing ran that could have been held. unverified: the kernel's files could not be
-    read.
+    verified: read back, and the RUN steps' groups were seen below the one that is limited. builder only: the builder is
+    held, its RUN steps are not. no steps: nothing ran that could have been held. unverified: the kernel's files could
+    not be read.
     """
 
     model_config = _FROZEN

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     )
     hold_steps: bool = Field(
         True,
-        description="Hold RUN steps to the builder's limits; false lets BuildKit's cache keep RUN steps between builds",
+        description="Hold RUN steps to the build's limits; false: for hosts where BuildKit can't cache held steps",
     )
     require_limits: bool = Field(
         False, description="Refuse a build whose RUN steps the engine can't hold to the limits"

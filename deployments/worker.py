@@ -351,7 +351,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         A run that this API does not know is another's.
         """
         for name in await anyio.to_thread.run_sync(self._reaper.reap_overdue):
-            logger.info("%s was past its deadline; it is removed", name)
+            logger.info("%s was left behind; it is removed", name)
         owners = {
             UUID(owner) for owner in await anyio.to_thread.run_sync(self._reaper.owners) if _UUID.fullmatch(owner)
         }

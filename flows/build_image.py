@@ -21,6 +21,7 @@ from tasks.build_image import build_image as build_image_step
 from tasks.check_disk import check_disk
 from tasks.check_mounts import check_mounts
 from tasks.clone import clone
+from tasks.hold_group import hold_group
 from tasks.publish_report import publish_report
 from tasks.push_image import push_image
 from tasks.remove_builder import remove_builder
@@ -99,27 +100,33 @@ def _steps(build: Build, call: StepCaller) -> None:
         require_limits=settings.require_limits,
         hold_steps=settings.hold_steps,
     )
-    body = container_body(
-        spec, build.identity, socket, settings, seccomp=read_file_setting(settings.seccomp_profile, "seccomp_profile")
-    )
-    call(check_mounts, build, body, socket)
-    call(check_disk, build)
-    container = build.engine.create_container(build.identity.container_name, body)
-    try:
-        with BuildTimeout(build.engine, container, spec.limits.timeout_seconds) as build.timeout:
-            builder = call(start_builder, build, container, socket)
-            chosen = call(resolve_commit, build, builder)
-            image = call(reuse_image, build, chosen)
-            if image is None:
-                call(clone, build, builder, chosen)
-                image = call(build_image_step, build, builder)
-            call(tag_image, build, image)
-        call(remove_builder, build, container)
-    except BaseException:
-        # Once more where a cancel came into the clean-up; and what ended the build is the failure to tell, whatever
-        # becomes of this.
-        with contextlib.suppress(Exception):
+    with hold_group(build) as group:
+        body = container_body(
+            spec,
+            build.identity,
+            socket,
+            settings,
+            seccomp=read_file_setting(settings.seccomp_profile, "seccomp_profile"),
+            cgroup_parent=group.path,
+        )
+        call(check_mounts, build, body, socket)
+        call(check_disk, build)
+        container = build.engine.create_container(build.identity.container_name, body)
+        try:
+            with BuildTimeout(build.engine, container, spec.limits.timeout_seconds) as build.timeout:
+                builder = call(start_builder, build, container, socket, group)
+                chosen = call(resolve_commit, build, builder)
+                image = call(reuse_image, build, chosen)
+                if image is None:
+                    call(clone, build, builder, chosen)
+                    image = call(build_image_step, build, builder)
+                call(tag_image, build, image)
             call(remove_builder, build, container)
-        raise
+        except BaseException:
+            # Once more where a cancel came into the clean-up; and what ended the build is the failure to tell, whatever
+            # becomes of this.
+            with contextlib.suppress(Exception):
+                call(remove_builder, build, container)
+            raise
     if spec.push:
         call(push_image, build)

@@ -1,4 +1,4 @@
-"""Step: the image, built in the builder through the socket, its RUN steps held to the builder's limits."""
+"""Step: the image, built in the builder through the socket, its RUN steps held to the build's limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from caisson.build import Build
 from caisson.builder import StartedBuilder
-from caisson.cgroups import CgroupWatch
+from caisson.cgroup_watch import CgroupWatch
 from caisson.engine import ImageInfo
 from caisson.errors import BuildFailed, CaissonError, LimitsNotEnforceable
 from caisson.outcome import classify_build_failure, judge_limits
@@ -35,7 +35,9 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
     build.record.progress = parser.progress
     build.log.line(f"{chosen.builder.value}: {chosen.reason}")
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(CgroupWatch(builder.cgroup)) if builder.cgroup else None
+        watch = (
+            stack.enter_context(CgroupWatch(builder.cgroup, builder.own)) if builder.cgroup and builder.own else None
+        )
         try:
             exit_code = build.engine.exec(
                 builder.id,

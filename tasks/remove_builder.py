@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from caisson.build import Build
+from caisson.build_group import remove_leftover_groups
 from caisson.builder import find_builders, is_overdue, remove_builders
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID
@@ -35,13 +36,16 @@ class Reaper:
     def reap(self, flow_run_id: str) -> list[str]:
         """Remove what a flow run left; returns the names of the builders that it removed."""
         with DockerEngine(self.settings.docker_host) as engine:
-            return remove_builders(engine, find_builders(engine, flow_run_id=flow_run_id))
+            removed = remove_builders(engine, find_builders(engine, flow_run_id=flow_run_id))
+        remove_leftover_groups()
+        return removed
 
     def reap_overdue(self) -> list[str]:
-        """Remove builders past their deadline, whoever made them; returns their names."""
+        """Remove builders past their deadline, whoever made them, and groups that no builder is in; returns names."""
         now = datetime.now(UTC)
         with DockerEngine(self.settings.docker_host) as engine:
-            return remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
+            removed = remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
+        return [*removed, *remove_leftover_groups()]
 
     def owners(self) -> set[str]:
         """The flow runs that have a builder on the engine now, by their IDs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caisson.build import Build
+from caisson.build_group import BuildGroup
 from caisson.builder import StartedBuilder
 from caisson.builder import start_builder as start_container
 from caisson.engine import ContainerID
@@ -17,14 +18,16 @@ from tasks.step import step
 
 
 @step("start_builder")
-def start_builder(build: Build, container: ContainerID, socket: Socket) -> StartedBuilder:
+def start_builder(build: Build, container: ContainerID, socket: Socket, group: BuildGroup) -> StartedBuilder:
     """Start the created builder after its effective mounts have passed the policy; raises ``MountRefused``."""
     created = build.engine.inspect_container(container)
     if created is None:
         raise EngineLost("The builder is gone before it was started.")
     require_allowed(judge_mounts(build, mounts_of_inspect(created.raw), socket))
-    builder = start_container(build.engine, container)
-    build.record.posture = _posture(build, builder, socket)
+    builder = start_container(build.engine, container, group.cgroup)
+    if group.cgroup and builder.cgroup is not group.cgroup:
+        build.record.notes.append(f"The engine did not put the builder into {group.path}: its own group holds it.")
+    build.record.posture = _posture(build, builder, socket, group)
     limits = build.spec.limits
     build.log.line(
         f"{build.identity.container_name} ({container[:12]}) runs as uid {build.settings.builder_uid}: "
@@ -34,7 +37,7 @@ def start_builder(build: Build, container: ContainerID, socket: Socket) -> Start
     return builder
 
 
-def _posture(build: Build, builder: StartedBuilder, socket: Socket) -> list[PostureReport]:
+def _posture(build: Build, builder: StartedBuilder, socket: Socket, group: BuildGroup) -> list[PostureReport]:
     limits, engine = build.spec.limits, build.record.engine
     assert engine is not None
     expected = ExpectedPosture(
@@ -47,6 +50,7 @@ def _posture(build: Build, builder: StartedBuilder, socket: Socket) -> list[Post
         labels=build.identity.labels(),
         environment=BUILDER_ENVIRONMENT,
         security_options=engine.security_options,
+        cgroup_parent=group.path,
     )
     return [
         PostureReport(title=item.title, status=item.status, reason=item.reason, source=item.source)

@@ -148,6 +148,15 @@ def limits(facts: HostFacts) -> Iterator[Item]:
         )
     else:
         yield Item("limits", "ok", f"RUN steps are held to a build's limits ({plain.builder.value}).")
+    if plain.holds_steps and plain.builder is Builder.BUILDKIT and facts.no_group:
+        yield Item(
+            "cache",
+            "warning",
+            f"RUN steps are not cached between builds: {facts.no_group}.",
+            "Run Caisson as root on the engine's host and give the engine the cgroupfs driver "
+            '("exec-opts": ["native.cgroupdriver=cgroupfs"] in daemon.json), or give up the limits of RUN steps with '
+            "CAISSON_HOLD_STEPS=false.",
+        )
 
 
 def capacity(facts: HostFacts) -> Iterator[Item]:

@@ -99,6 +99,8 @@ class HostFacts:
     builder_image: BuilderImageFacts | None = None
     builders: tuple[BuilderFacts, ...] = ()
     cgroup_files: bool = True
+    no_group: str = ""
+    """Why builds have no control group of Caisson's own; empty when they have."""
     apparmor_profiles: frozenset[str] | None = None
     """Profiles loaded in the kernel; None where they can't be read."""
     seccomp: FileFacts | None = None

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from caisson.build_group import why_no_group
 from caisson.disk import DiskUsage, read_disk_usage
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, EngineInfo
@@ -61,6 +62,7 @@ def gather(settings: Settings) -> HostFacts:
         builder_image=image,
         builders=builders,
         cgroup_files=any(os.access(path, os.R_OK) for path in _CGROUP_FILES),
+        no_group=why_no_group(engine_info) if engine_info else "",
         apparmor_profiles=_apparmor_profiles(),
         seccomp=_file(Path(settings.seccomp_profile)) if settings.seccomp_profile else None,
         known_hosts=_file(Path(settings.ssh_known_hosts)) if settings.ssh_known_hosts else None,

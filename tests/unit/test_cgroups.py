@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caisson.cgroups import CgroupWatch, find_cgroup, read_limits
+from caisson.cgroups import Cgroup, find_cgroup, read_limits
 
 
 def _write(root: Path, files: dict[str, str]) -> None:
@@ -86,27 +86,13 @@ def test_a_process_that_is_gone_has_no_group(v2: Path) -> None:
     assert find_cgroup(43, proc=v2 / "proc", root=v2 / "sys") is None
 
 
-def test_the_watch_sees_steps_and_counts_only_what_came_after_it(v2: Path) -> None:
-    group = find_cgroup(42, proc=v2 / "proc", root=v2 / "sys")
-    assert group is not None
-    with CgroupWatch(group) as watch:
-        assert watch.evidence().oom_kills == 0
-        (group.memory / "buildkit" / "step1").mkdir(parents=True)
-        (group.memory / "memory.events").write_text("oom_kill 3\n")
-        (group.pids / "pids.events").write_text("max 5\n")
-        evidence = watch.evidence()
-    assert evidence.nested == ("buildkit/step1",)
-    assert (evidence.oom_kills, evidence.pids_refused) == (1, 4)
+@pytest.mark.parametrize(
+    ("path", "held"),
+    [("/caisson/a-0/b", True), ("/caisson/a-0", False), ("/caisson/a-01/b", False), ("/docker/b", False)],
+)
+def test_a_group_holds_what_is_below_it_and_nothing_else(path: str, held: bool) -> None:
+    def group(path: str, version: int = 1) -> Cgroup:
+        return Cgroup(version, path, Path(), Path(), Path())
 
-
-def test_version_1_counts_refused_forks_of_steps_that_are_gone_by_the_end(v1: Path) -> None:
-    group = find_cgroup(42, proc=v1 / "proc", root=v1 / "sys")
-    assert group is not None
-    step = group.pids / "step"
-    step.mkdir()
-    (step / "pids.events").write_text("max 7\n")
-    with CgroupWatch(group) as watch:
-        watch.evidence()
-        (step / "pids.events").unlink()
-        step.rmdir()
-        assert watch.evidence().pids_refused == 7
+    assert group("/caisson/a-0").holds(group(path)) == held
+    assert not group("/caisson/a-0").holds(group(path, version=2))

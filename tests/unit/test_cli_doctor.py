@@ -32,7 +32,7 @@ ENGINE = EngineInfo(
     version="26.1.5",
     api_version="1.45",
     storage_driver="overlay2",
-    cgroup_driver="systemd",
+    cgroup_driver="cgroupfs",
     cgroup_version=2,
     data_root="/var/lib/docker",
     security_options=("name=apparmor", "name=seccomp,profile=builtin"),
@@ -123,13 +123,14 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
             "23.0",
         ),
         (
-            engine(version="20.10.24", api_version="1.41"),
+            engine(version="20.10.24", api_version="1.41", cgroup_driver="systemd"),
             "limits",
             "warning",
             "can't be held",
             "23.0",
         ),
         ({"settings": settings(hold_steps=False)}, "limits", "warning", "are not held", "CAISSON_HOLD_STEPS=true"),
+        ({"no_group": "it may not"}, "cache", "warning", "not cached between builds: it may not.", "cgroupfs driver"),
         ({"settings": settings(cpus=16)}, "capacity", "problem", "16 cores", "CAISSON_CPUS to 8"),
         ({"settings": settings(concurrency=9)}, "capacity", "warning", "9 builds at once", "CAISSON_CONCURRENCY"),
         (image(present=False), "builder image", "problem", "is not on this engine", "caisson builder-image"),
@@ -267,7 +268,10 @@ def test_an_engine_that_is_too_old_is_told_first() -> None:
 
 
 def test_require_limits_that_no_builder_can_keep_is_a_problem() -> None:
-    found = complaints(settings=settings(require_limits=True), **engine(version="20.10.24", api_version="1.41"))
+    found = complaints(
+        settings=settings(require_limits=True),
+        **engine(version="20.10.24", api_version="1.41", cgroup_driver="systemd"),
+    )
     assert [(item.name, item.status) for item in found] == [("limits", "problem")]
     assert "Every build is refused" in found[0].message
 

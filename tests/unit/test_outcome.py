@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from caisson.cgroups import CgroupEvidence, KernelLimits
+from caisson.cgroup_watch import CgroupEvidence
+from caisson.cgroups import KernelLimits
 from caisson.errors import BuildFailed, BuildStepFailed, DockerfileInvalid, OutOfMemory, PidsExhausted, WorkspaceFull
 from caisson.outcome import classify_build_failure, judge_limits
 from caisson.plan import ChosenBuilder

@@ -214,6 +214,7 @@ FAULTS: list[tuple[str, Fault]] = [
     ("pids", host("PidsLimit", 512)),
     ("pids", host("PidsLimit", True)),
     ("cgroup", host("CgroupParent", "/other")),
+    ("cgroup", host("CgroupParent", None)),
     ("log", host("LogConfig", {"Type": "json-file", "Config": {}})),
     ("log", host("LogConfig", {"Type": "json-file", "Config": {"max-size": "-1"}})),
     ("log", host("LogConfig", {"Type": "syslog", "Config": {"max-size": "1m"}})),
