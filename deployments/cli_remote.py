@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -53,7 +52,6 @@ def start(api: PrefectApi, request: BuildRequest, host: str) -> FlowRunId:
         api,
         {"request": request.model_dump(mode="json")},
         deployment=f"{BUILD_FLOW}/{host}",
-        idempotency_key=uuid.uuid4().hex,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import random
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +16,9 @@ from caisson.settings import Settings
 from deployments.state import find_running
 
 TIMEOUT_SECONDS = 30.0
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+LONGEST_RETRY_SECONDS = 1.0
 
 
 class PrefectApi:
@@ -71,11 +73,13 @@ class PrefectApi:
     def _call(self, method: str, path: str, body: Any) -> Any:
         payload = None if body is None else json.dumps(body)
         deadline = time.monotonic() + BUSY_SECONDS
+        pause = RETRY_SECONDS
         while True:
             status, answer = self._send(method, path, payload)
-            # SQLite says busy even to one client, and is free again at once.
+            # SQLite says busy even to one client, and is free again at once; many must not keep each other from it.
             if status == http.HTTPStatus.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
-                time.sleep(RETRY_SECONDS)
+                time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
                 continue
             if status >= http.HTTPStatus.BAD_REQUEST:
                 raise _refused(self.api_url, method, path, status, answer)

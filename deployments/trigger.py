@@ -7,6 +7,7 @@ a connection drops.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -77,15 +78,15 @@ RunEvent = LogLine | StepChanged | RunChanged
 def trigger_build(
     api: PrefectApi, parameters: dict[str, Any], *, deployment: str, idempotency_key: str = ""
 ) -> FlowRunId:
-    """Create a run of a deployment (``build-image/<host>``); the same key gives the same run again.
+    """Create a run of a deployment (``build-image/<host>``); the same key gives the same run again, no key a new one.
 
     Raises ``ServiceUnreachable`` when the deployment is not there, ``RequestInvalid`` when its schema refuses the
     parameters.
     """
     deployment_id = _deployment_id(api, deployment)
     body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    if idempotency_key:
-        body["idempotency_key"] = idempotency_key
+    # Always with a key: the request may be sent again, after an answer that was lost.
+    body["idempotency_key"] = idempotency_key or uuid.uuid4().hex
     try:
         return FlowRunId(api.post(f"/deployments/{deployment_id}/create_flow_run", body)["id"])
     except ServiceUnreachable as error:
