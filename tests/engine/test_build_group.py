@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from caisson import build_group
 from caisson.build_group import group_key, hold_group, remove_leftover_groups
 from caisson.cgroups import CGROUP_ROOT, KernelLimits, read_limits
 from caisson.engine import Engine, EngineInfo
@@ -215,6 +216,17 @@ def test_one_limit_holds_builder_and_steps_together(builds: Builds, builder: str
     assert builds(small, builder=builder, limits={"memory": "256m"}, no_cache=True).outcome == "built"
     with pytest.raises(OutOfMemory):
         builds(large, builder=builder, limits={"memory": "256m"}, no_cache=True)
+
+
+def test_without_a_group_of_its_own_the_builders_holds_the_steps_and_the_report_says_what_that_costs(
+    builds: Builds, builder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_group, "why_no_group", lambda *_, **__: "this host is another")
+    report = builds(builds.repository(BASE + "RUN sleep 0.2\n"), builder=builder, no_cache=True)
+    assert report.limits is not None
+    assert report.limits.status == "verified"
+    told = "RUN steps are not cached between builds: this host is another." in report.notes
+    assert told == (report.builder == "buildkit")
 
 
 _KILLED = """

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from caisson import build_group
+from caisson import build_group, builder
 from caisson.build_group import hold_group, limit_files, remove_leftover_groups, why_no_group
-from caisson.cgroups import KernelLimits, read_limits
-from caisson.engine import EngineInfo
+from caisson.cgroups import Cgroup, KernelLimits, read_limits
+from caisson.engine import ContainerID, ContainerInfo, Engine, EngineInfo
 from caisson.plan import BuildIdentity, Socket, container_body
 from caisson.settings import load_settings
 from caisson.spec import Limits, make_spec, parse_request
@@ -133,3 +133,34 @@ def test_the_group_never_has_less_of_the_processors_than_its_builder_asks_for(cp
 def test_version_1_limits_memory_before_memory_and_swap() -> None:
     files = [file for _, file, _ in limit_files(1, LIMITS)]
     assert files.index("memory.limit_in_bytes") < files.index("memory.memsw.limit_in_bytes")
+
+
+class _OneContainer(Engine):
+    """An engine that says of its one container what a test wants to be said."""
+
+    def start_container(self, container: ContainerID) -> None:
+        pass
+
+    def inspect_container(self, container: ContainerID | str) -> ContainerInfo | None:
+        return ContainerInfo(ContainerID(container), "b", "running", {}, pid=42)
+
+
+@pytest.mark.parametrize(
+    ("path", "holds"),
+    [
+        ("/caisson/key-0/c0ffee", "/caisson/key-0"),
+        ("/docker/c0ffee", "/docker/c0ffee"),
+        ("/user.slice/another", None),
+        (None, None),
+    ],
+)
+def test_what_holds_a_builder_is_what_the_kernel_says(
+    path: str | None, holds: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def group(path: str) -> Cgroup:
+        return Cgroup(2, path, Path("/nowhere"), Path("/nowhere"), Path("/nowhere"))
+
+    monkeypatch.setattr(builder, "find_cgroup", lambda _: group(path) if path else None)
+    started = builder.start_builder(_OneContainer(), ContainerID("c0ffee"), group("/caisson/key-0"))
+    assert (started.cgroup.path if started.cgroup else None) == holds
+    assert (started.limits is None) == (holds is None)
