@@ -159,8 +159,7 @@ def test_a_group_that_was_left_is_made_anew_by_who_needs_it(parent: str) -> None
 
 def _groups(repository: Repository) -> list[str]:
     key = group_key(parse_repository_url(repository.url, ["git"]).canonical())
-    names = {directory.name for base in CGROUP_ROOT.iterdir() for directory in (base / "caisson").glob(f"{key}-*")}
-    return sorted(names)
+    return sorted({group.name for parent in _everywhere("caisson") for group in parent.glob(f"{key}-*")})
 
 
 @pytest.fixture(params=["classic", "buildkit"])
