@@ -1,0 +1,336 @@
+"""One client's connection: who it is, then request after request, each judged, recorded, and only then acted upon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from caisson.guard.audit import Audit, Entry, Event
+from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
+from caisson.guard.http1 import (
+    NO_BODY,
+    HeadReader,
+    Malformed,
+    RequestHead,
+    parse_request,
+    write_answer,
+    write_request,
+)
+from caisson.guard.peer import peer_container
+from caisson.guard.policy import GuardPolicy
+from caisson.guard.rules import Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
+from caisson.guard.tarscan import TarScan
+from caisson.guard.verdict import Denied, Verdict
+from caisson.guard.wire import Gone, Wire, connect
+
+_DRAIN_SECONDS = 2.0
+
+
+class Mediator(Protocol):
+    """Judges one h2c stream: what each side sent goes in, what the other side gets comes out; raises ``Denied``."""
+
+    def client_bytes(self, data: bytes) -> bytes: ...
+    def server_bytes(self, data: bytes) -> bytes: ...
+    def verdicts(self) -> list[tuple[str, Verdict]]:
+        """What was decided since it was last asked: the gRPC method, and the verdict."""
+
+
+@dataclass
+class Service:
+    """What all connections of a guard share. Only its event loop changes it, but for ``policy`` and ``container``."""
+
+    policy: GuardPolicy
+    engine: EngineFacts
+    engine_socket: Path
+    audit: Audit
+    check_dockerfile: Callable[[bytes], None]
+    mediate: Callable[[Upgrade, GuardPolicy], Mediator]
+    container: str = ""
+    """The only one that is served; empty: nobody."""
+    serve_anyone: bool = False
+    only_report: bool = False
+    connections: int = 0
+    active: dict[str, int] = field(default_factory=dict)
+    """Builds and sessions that go on now, by their rule."""
+
+
+class Connection:
+    """Serves one client until it is gone, is denied something, or has sent what is no request."""
+
+    def __init__(self, service: Service, client: Wire) -> None:
+        self._service, self._client = service, client
+        self._policy = service.policy
+        self._container = ""
+        self._head: RequestHead | None = None
+
+    async def run(self) -> None:
+        """Serve it, and close it whatever happens."""
+        try:
+            self._admit()
+            while await self._one_request():
+                # A container may be named while its client is connected; the policy is that of each request.
+                self._policy = self._service.policy
+        except Denied as denied:
+            await self._refuse(403, denied.verdict)
+        except Malformed as error:
+            await self._refuse(400, Verdict("deny", "http", str(error)))
+        except EngineBroken as error:
+            self._note_end(Verdict("deny", "engine", str(error)))
+            await self._say(502, f"The Docker engine does not answer as it should: {error}")
+        except OSError:
+            # The audit can't be written: then nothing is done at all.
+            await self._say(503, "The guard can't write its audit, and so allows nothing.")
+        except Gone:
+            pass
+        finally:
+            self._client.close()
+
+    def _admit(self) -> None:
+        service = self._service
+        self._container = peer_container(self._client.socket)
+        if service.connections > self._policy.limits.connections:
+            raise Denied("connections", f"More than {self._policy.limits.connections} connections are open.")
+        if service.serve_anyone:
+            return
+        if not service.container:
+            raise Denied("peer", "The container that this socket is for is not known yet.")
+        if self._container != service.container:
+            raise Denied("peer", "This socket is for another container.")
+
+    async def _one_request(self) -> bool:
+        self._head = None
+        found = await self._read_head()
+        if found is None:
+            return False
+        raw, rest = found
+        self._head = head = parse_request(raw, most_headers=self._policy.limits.headers)
+        try:
+            rule, decision = judge(head, self._policy, self._service.engine)
+            if rest and head.framing == NO_BODY:
+                raise Malformed("Something follows the request before its answer.")
+        except Denied as denied:
+            if not self._service.only_report:
+                raise
+            self._record(denied.verdict, would_deny=True)
+            await self._pass_by(head, rest)
+            return False
+        self._record(Verdict("allow", rule, ""))
+        return await self._act(rule, head, decision, rest)
+
+    async def _act(self, rule: str, head: RequestHead, decision: Decision, rest: bytes) -> bool:
+        if isinstance(decision, Answer):
+            body = answer_body(decision)
+            await self._send_answer(200, body, keep=head.keeps_alive)
+            return head.keeps_alive
+        if isinstance(decision, Upgrade):
+            with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.connections):
+                await self._upgrade(rule, decision)
+            return False
+        if decision.dockerfile is None:
+            return await self._forward(rule, head, decision, rest)
+        with self._one_at_a_time(rule, most=self._policy.limits.builds_at_once):
+            return await self._forward(rule, head, decision, rest)
+
+    async def _read_head(self) -> tuple[bytes, bytes] | None:
+        limits = self._policy.limits
+        reader = HeadReader(limits.head_bytes)
+        data = await self._client.receive(limits.idle_seconds)
+        try:
+            async with asyncio.timeout(limits.header_seconds):
+                while data:
+                    if (found := reader.feed(data)) is not None:
+                        return found
+                    data = await self._client.receive()
+        except TimeoutError:
+            raise Malformed("The head of the request did not come in time.") from None
+        if reader.started:
+            raise Malformed("The connection ended within the head of a request.")
+        return None
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, rule: str, *, most: int) -> Iterator[None]:
+        active = self._service.active
+        if active.get(rule, 0) >= most:
+            raise Denied(
+                f"{rule}-busy", f"{most} of this kind ({rule}) goes on already; one build has no use for more."
+            )
+        active[rule] = active.get(rule, 0) + 1
+        try:
+            yield
+        finally:
+            active[rule] -= 1
+
+    async def _forward(self, rule: str, head: RequestHead, forward: Forward, rest: bytes) -> bool:
+        service = self._service
+        if head.framing != NO_BODY and head.get("expect") is not None and not rest:
+            await self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        engine = await self._connect()
+        scan = None
+        if forward.dockerfile is not None:
+            scan = TarScan(forward.dockerfile, self._policy.limits.context_bytes)
+        exchange = Exchange(
+            self._client, engine, head, forward, self._policy, scan=scan, only_report=service.only_report
+        )
+
+        def approve(dockerfile: bytes) -> None:
+            service.check_dockerfile(dockerfile)
+            self._record(Verdict("allow", "context", ""))
+
+        ended = Verdict("allow", rule, "")
+        try:
+            return await exchange.run(rest, approve)
+        except (Denied, Malformed, EngineBroken, Gone) as error:
+            ended = Verdict("deny", rule, str(error))
+            if exchange.answered and not isinstance(error, Gone):
+                # Its answer has begun, so that nothing can be said any more but that it ends here.
+                if isinstance(error, Denied):
+                    self._record(error.verdict)
+                raise Gone(str(error)) from None
+            raise
+        finally:
+            engine.close()
+            for denied in exchange.scanned:
+                self._record(denied.verdict, would_deny=True)
+            self._note_end(ended, exchange.bytes_in, exchange.bytes_out)
+
+    async def _connect(self) -> Wire:
+        try:
+            return await connect(self._service.engine_socket, self._policy.limits.engine_seconds)
+        except Gone as error:
+            raise EngineBroken(str(error)) from None
+
+    async def _upgrade(self, rule: str, upgrade: Upgrade) -> None:
+        mediator = self._service.mediate(upgrade, self._policy)
+        engine = await self._connect()
+        sent = [0, 0]
+        try:
+            own = (("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "0"))
+            await engine.send(write_request("POST", upgrade.target, (*own, *upgrade.headers)))
+            async with asyncio.timeout(self._policy.limits.engine_seconds):
+                answer, first = await read_answer_head(engine, self._policy.limits)
+            if answer.status != 101:
+                raise EngineBroken(f"It answered {answer.status} to an upgrade.")
+            await self._client.send(write_answer(101, (("Connection", "Upgrade"), ("Upgrade", "h2c"))))
+            await self._stream(engine, mediator, first, sent)
+        except TimeoutError:
+            raise EngineBroken("It did not answer in time.") from None
+        finally:
+            engine.close()
+            self._note_end(Verdict("allow", rule, ""), *sent)
+
+    async def _stream(self, engine: Wire, mediator: Mediator, first: bytes, sent: list[int]) -> None:
+        only_report = self._service.only_report
+        watched = True
+
+        async def one_way(source: Wire, target: Wire, judged: Callable[[bytes], bytes], way: int, data: bytes) -> None:
+            nonlocal watched
+            data = data or await source.receive()
+            while data:
+                passed = data
+                if watched:
+                    try:
+                        judged_bytes = judged(data)
+                        passed = data if only_report else judged_bytes
+                    except Denied as denied:
+                        self._record_verdicts(mediator)
+                        if not only_report:
+                            raise
+                        watched = False
+                        self._record(denied.verdict, would_deny=True)
+                    self._record_verdicts(mediator)
+                if passed:
+                    sent[way] += len(passed)
+                    await target.send(passed)
+                data = await source.receive()
+
+        up = asyncio.create_task(one_way(self._client, engine, mediator.client_bytes, 0, b""))
+        down = asyncio.create_task(one_way(engine, self._client, mediator.server_bytes, 1, first))
+        try:
+            done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, Denied):
+                    # It is HTTP/2 by now, where no answer of HTTP/1.1 can be given.
+                    self._record(error.verdict)
+        finally:
+            up.cancel()
+            down.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+
+    async def _pass_by(self, head: RequestHead, rest: bytes) -> None:
+        """Pass a request on as it came, though it would be denied: only where denials are not enforced."""
+        engine = await self._connect()
+        try:
+            kept = [(name, value) for name, value in head.headers if name != "connection"]
+            upgrade = head.get("upgrade") is not None
+            kept.append(("connection", "upgrade" if upgrade else "close"))
+            await engine.send(write_request(head.method, head.target, kept) + rest)
+            ways = [asyncio.create_task(_copy(self._client, engine)), asyncio.create_task(_copy(engine, self._client))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            engine.close()
+
+    def _record_verdicts(self, mediator: Mediator) -> None:
+        for method, verdict in mediator.verdicts():
+            self._record(verdict, path=method)
+
+    def _record(self, verdict: Verdict, *, would_deny: bool = False, path: str = "") -> None:
+        self._service.audit.record(self._entry("decision", verdict, would_deny=would_deny, path=path))
+
+    def _note_end(self, verdict: Verdict, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        # That something has ended allows nothing, so it may go unrecorded where the audit is full.
+        with contextlib.suppress(Denied, OSError):
+            self._service.audit.record(self._entry("end", verdict, bytes_in=bytes_in, bytes_out=bytes_out))
+
+    def _entry(
+        self,
+        event: Event,
+        verdict: Verdict,
+        *,
+        would_deny: bool = False,
+        path: str = "",
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+    ) -> Entry:
+        head = self._head
+        return Entry(
+            event,
+            verdict,
+            method=head.method if head else "",
+            path=path or (head.target.partition("?")[0] if head else ""),
+            container=self._container,
+            would_deny=would_deny,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+        )
+
+    async def _refuse(self, status: int, verdict: Verdict) -> None:
+        with contextlib.suppress(Denied, OSError):
+            self._record(verdict)
+        await self._say(status, verdict.reason)
+
+    async def _say(self, status: int, reason: str) -> None:
+        with contextlib.suppress(Gone):
+            await self._send_answer(status, error_body(reason), keep=False)
+            await self._client.drain(_DRAIN_SECONDS)
+
+    async def _send_answer(self, status: int, body: bytes, *, keep: bool) -> None:
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        if not keep:
+            headers.append(("Connection", "close"))
+        is_head = self._head is not None and self._head.method == "HEAD"
+        await self._client.send(write_answer(status, headers) + (b"" if is_head else body))
+
+
+async def _copy(source: Wire, target: Wire) -> None:
+    while data := await source.receive():
+        await target.send(data)

@@ -1,0 +1,157 @@
+"""The guard of one build: a socket of its own, served by a thread with its own event loop, gone when the build ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from caisson.errors import CaissonError
+from caisson.guard.audit import Audit, AuditSummary
+from caisson.guard.connection import Connection, Mediator, Service
+from caisson.guard.engine_facts import ask_engine
+from caisson.guard.listening import SUFFIX, listening
+from caisson.guard.peer import is_container_id
+from caisson.guard.policy import GuardPolicy
+from caisson.guard.rules import Upgrade
+from caisson.guard.verdict import Denied
+from caisson.guard.wire import Wire
+
+DEFAULT_DIRECTORY = Path("/run/caisson")
+_STOP_SECONDS = 10
+
+
+def _no_streams(upgrade: Upgrade, policy: GuardPolicy) -> Mediator:  # noqa: ARG001
+    raise Denied(upgrade.kind, "BuildKit can't be used on this socket.")
+
+
+def _any_dockerfile(dockerfile: bytes) -> None:  # noqa: ARG001
+    return
+
+
+class Guard:
+    """Serves one build's socket; a context manager, and whatever ends the process ends it too.
+
+    ``with Guard(policy, engine_socket=…) as guard`` makes ``guard.socket_path``; until ``serve_only`` has named the
+    container, nobody is served. ``gid`` is the group that may connect. ``check_dockerfile`` gets the Dockerfile that
+    the engine is about to use and raises ``Denied``. Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
+    """
+
+    def __init__(
+        self,
+        policy: GuardPolicy,
+        *,
+        engine_socket: Path | str,
+        directory: Path | str = DEFAULT_DIRECTORY,
+        socket_path: Path | str | None = None,
+        gid: int | None = None,
+        audit: Audit | None = None,
+        check_dockerfile: Callable[[bytes], None] = _any_dockerfile,
+        mediate: Callable[[Upgrade, GuardPolicy], Mediator] = _no_streams,
+        serve_anyone: bool = False,
+        only_report: bool = False,
+    ) -> None:
+        self.policy = policy
+        self.socket_path = Path(socket_path or Path(directory) / f"{policy.build_id or 'guard'}{SUFFIX}")
+        self._is_private = socket_path is None
+        self._engine_socket, self._gid = Path(engine_socket), gid
+        self._audit = audit or Audit(build=policy.build_id, most_lines=policy.limits.audit_lines)
+        self._check_dockerfile, self._mediate = check_dockerfile, mediate
+        self._serve_anyone, self._only_report = serve_anyone, only_report
+        self._stack = contextlib.ExitStack()
+        self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def __enter__(self) -> Guard:
+        facts, api = ask_engine(self._engine_socket)
+        self.policy = replace(self.policy, api_version=api)
+        self._service = Service(
+            policy=self.policy,
+            engine=facts,
+            engine_socket=self._engine_socket,
+            audit=self._audit,
+            check_dockerfile=self._check_dockerfile,
+            mediate=self._mediate,
+            serve_anyone=self._serve_anyone,
+            only_report=self._only_report,
+        )
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._audit.close)
+            listener = stack.enter_context(listening(self.socket_path, gid=self._gid, private=self._is_private))
+            started = threading.Event()
+            thread = threading.Thread(
+                target=lambda: asyncio.run(self._serve(listener, started)), name="guard", daemon=True
+            )
+            thread.start()
+            stack.callback(self._end, thread)
+            if not started.wait(_STOP_SECONDS):
+                raise CaissonError("The guard's thread did not start.", hint="Start the build again.")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def serve_only(self, container_id: str, *, cgroup_parent: str | None = None) -> None:
+        """Serve that container and no other from now on; ``cgroup_parent`` is the group of its RUN steps.
+
+        Raises ``ValueError`` for what is no whole container ID, and for a second container.
+        """
+        service = self._service
+        if service is None or not is_container_id(container_id) or service.container not in ("", container_id):
+            raise ValueError(f"{container_id[:80]!r} is not the whole ID of the one container of this guard")
+        if cgroup_parent is not None:
+            self.policy = service.policy = replace(service.policy, cgroup_parent=cgroup_parent)
+        service.container = container_id
+
+    def summary(self) -> AuditSummary:
+        """What was decided until now, also after the end."""
+        return self._audit.summary()
+
+    def _end(self, thread: threading.Thread) -> None:
+        loop, stop = self._loop, self._stop
+        if loop is not None and stop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stop.set)
+        thread.join(_STOP_SECONDS)
+
+    async def _serve(self, listener: socket.socket, started: threading.Event) -> None:
+        assert self._service is not None
+        service, tasks = self._service, set[asyncio.Task[None]]()
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        accepting = asyncio.create_task(self._accept(listener, service, tasks))
+        started.set()
+        await self._stop.wait()
+        for task in (accepting, *tasks):
+            task.cancel()
+        await asyncio.gather(accepting, *tasks, return_exceptions=True)
+
+    async def _accept(self, listener: socket.socket, service: Service, tasks: set[asyncio.Task[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        # Those beyond the limit are told so; beyond twice the limit they wait in the kernel's queue.
+        most = 2 * service.policy.limits.connections
+        while True:
+            while len(tasks) >= most:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:
+                # Out of descriptors, most likely: others are closed in a while.
+                await asyncio.sleep(0.1)
+                continue
+            service.connections += 1
+            task = asyncio.create_task(Connection(service, Wire(accepted)).run())
+            tasks.add(task)
+            task.add_done_callback(lambda done: self._closed(service, tasks, done))
+
+    @staticmethod
+    def _closed(service: Service, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        service.connections -= 1
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "a connection failed", "exception": error})
