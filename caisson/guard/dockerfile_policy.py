@@ -1,0 +1,238 @@
+"""What a Dockerfile may ask of the engine that builds it: ``check_dockerfile``, before the build. Pure.
+
+It closes what no filter on the Docker socket sees, since the engine does it by itself: it runs the image that
+``# syntax=`` names, fetches what ADD names, and reads any image that it has. It can't see: where a public URL
+redirects to, what a name means when the engine asks for it (DNS can answer twice), the submodules of a repository,
+and ONBUILD triggers in base images; those need rules on the host's own network and an allowlist of base images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from caisson.guard.dockerfile import Instruction, parse_dockerfile
+from caisson.guard.dockerfile_hosts import Fetches, Resolver, judge, listed, target_of
+from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
+from caisson.guard.dockerfile_stages import AddSource, BuildInputs, ImageUse, resolve_stages
+from caisson.guard.verdict import Verdict
+from caisson.reference import Reference, Repository, parse_reference
+
+# The engine looks for local images whose ID begins so, when there is no such repository.
+_IMAGE_ID = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]+", re.IGNORECASE)
+_MOST_SHOWN = 120
+
+
+@dataclass(frozen=True)
+class DockerfilePolicy:
+    """What Dockerfiles may ask for. Raises ``ValueError`` for an entry that is no reference.
+
+    - ``dialect``: how the engine reads heredocs: ``Dialect.of_engine(version)``.
+    - ``reserved_registry``: where Caisson's own images are; no build reads them.
+    - ``foreign_repositories``: built for others on this engine; ``shared_repositories`` may be read all the same.
+    - ``base_images``: the only images that builds may begin with or copy from, as repositories or with a tag or digest
+      (then only with that one); ``None``: any that is not denied by another rule.
+    - ``frontends``: images that ``# syntax=`` may name on BuildKit, each with its tag or digest; without any, only the
+      engine's own reader. Each has to read files as docker/dockerfile 1.16 and later do.
+    - ``allowed_hosts``: names, ``.domains``, addresses and networks that ADD may fetch from, even inside.
+    - ``unjudged_hosts``: whether ADD may fetch from a name that nothing but DNS could judge.
+    - ``unresolved``: whether something may depend on what only the base image's environment can tell.
+    """
+
+    dialect: Dialect
+    reserved_registry: str
+    foreign_repositories: frozenset[Repository] = frozenset()
+    shared_repositories: frozenset[Repository] = frozenset()
+    base_images: tuple[str, ...] | None = None
+    frontends: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    unjudged_hosts: bool = True
+    unresolved: bool = False
+    host_network: bool = False
+    insecure: bool = False
+    devices: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("base_images", "frontends"):
+            for entry in getattr(self, name) or ():
+                try:
+                    parse_reference(entry)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        for entry in self.frontends:
+            reference = parse_reference(entry)
+            if reference.tag is None and reference.digest is None:
+                raise ValueError(f"frontends: {entry} has neither tag nor digest; old versions read files differently")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is denied: by which rule, in which line (0: not in the file), why, and what would allow it.
+
+    ``setting`` is the field of ``DockerfilePolicy`` that allows it; empty if none does.
+    """
+
+    rule: str
+    line: int
+    reason: str
+    setting: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict("deny", self.rule, str(self))
+
+    def __str__(self) -> str:
+        where = f"Dockerfile line {self.line}: " if self.line else ""
+        return f"{where}{self.reason}{f' (setting: {self.setting})' if self.setting else ''}"
+
+
+def check_dockerfile(
+    source: bytes | str, policy: DockerfilePolicy, inputs: BuildInputs, resolve: Resolver | None = None
+) -> tuple[Finding, ...]:
+    """All that is denied in a Dockerfile, in the order of its lines; nothing if the build may begin.
+
+    ``resolve`` gives the addresses of a name; without it, no DNS is asked. Raises ``DockerfileError`` (a ``Denied``)
+    for a file that builders would refuse or disagree on.
+
+    >>> policy = DockerfilePolicy(Dialect.HEREDOCS, "caisson.local")
+    >>> text = "FROM alpine\\nADD http://169.254.169.254/latest/ /x\\n"
+    >>> [(finding.rule, finding.line) for finding in check_dockerfile(text, policy, BuildInputs("buildkit"))]
+    [('add-private-host', 2)]
+    """
+    text, dialect = decode(source), policy.dialect
+    findings: list[Finding] = []
+    if inputs.builder == "buildkit":
+        frontends = _frontends(text, inputs)
+        findings += _frontend_findings(frontends, policy)
+        if frontends and not findings:
+            dialect = Dialect.SPACED_HEREDOCS
+    file = parse_dockerfile(text, dialect)
+    fetches = Fetches.HTTP if inputs.builder == "classic" else _FETCHES[dialect]
+    for stage in resolve_stages(file, inputs):
+        for image in stage.images:
+            findings += _image_findings(image, policy)
+        for add in stage.sources:
+            findings += _source_findings(add, fetches, policy, resolve)
+        for run in stage.runs:
+            findings += _run_findings(run, policy)
+    return tuple(sorted(findings, key=lambda finding: finding.line))
+
+
+_FETCHES = {
+    Dialect.NO_HEREDOCS: Fetches.HTTP,
+    Dialect.HEREDOCS: Fetches.BARE_GIT,
+    Dialect.SPACED_HEREDOCS: Fetches.GIT,
+}
+
+
+def _frontends(text: str, inputs: BuildInputs) -> list[tuple[int, str, str]]:
+    """Line, where it stands, and value of each image that would read the file in the engine's place."""
+    syntax = find_syntax(text)
+    named = [(syntax.line, "'# syntax='", syntax.value)] if syntax is not None else []
+    return named + [(0, name, value) for name, value in inputs.build_args if name == "BUILDKIT_SYNTAX"]
+
+
+def _frontend_findings(frontends: list[tuple[int, str, str]], policy: DockerfilePolicy) -> Iterator[Finding]:
+    """Such an image runs with all that the build may do, and more."""
+    for line, what, value in frontends:
+        # BuildKit takes what stands before the first space, and gives the frontend the rest.
+        if not _listed(_reference(value.strip().partition(" ")[0]), policy.frontends):
+            reason = f"{what} has {_shown(value)} read the file, an image that would run in the engine's hands"
+            yield Finding("frontend-image", line, reason, "frontends")
+
+
+def _image_findings(image: ImageUse, policy: DockerfilePolicy) -> Iterator[Finding]:
+    text, shown = image.name.text, f"{image.by} {_shown(str(image.name))}"
+    if text is None:
+        if not policy.unresolved:
+            yield Finding("unresolved-image", image.line, f"{shown} can't be known before the build", "unresolved")
+        return
+    if _IMAGE_ID.fullmatch(text):
+        yield Finding("image-id", image.line, f"{shown} may be the ID of any image on this engine; name a tag as well")
+        return
+    reference = _reference(text)
+    if reference is None:
+        yield Finding("image-unreadable", image.line, f"{shown} is not the name of an image")
+        return
+    if reference.repository in policy.shared_repositories:
+        return
+    if _host(reference.repository.registry) == _host(policy.reserved_registry):
+        reason = f"{shown} is in the registry of images that are Caisson's own"
+        yield Finding("image-reserved", image.line, reason, "shared_repositories")
+    elif reference.repository in policy.foreign_repositories:
+        reason = f"{shown} was built here for another repository"
+        yield Finding("image-foreign", image.line, reason, "shared_repositories")
+    elif policy.base_images is not None and not _listed(reference, policy.base_images):
+        yield Finding("image-not-listed", image.line, f"{shown} is not among the base images", "base_images")
+
+
+def _source_findings(
+    source: AddSource, fetches: Fetches, policy: DockerfilePolicy, resolve: Resolver | None
+) -> Iterator[Finding]:
+    target, shown = target_of(source.name, fetches), f"ADD {_shown(_without_secrets(str(source.name)))}"
+    if target is None:
+        if not policy.unresolved:
+            reason = f"{shown} may be a URL to anywhere: it can't be known before the build; begin it with ./ or a host"
+            yield Finding("unresolved-source", source.line, reason, "unresolved")
+        return
+    if target.kind == "local":
+        return
+    if target.kind == "unreadable":
+        yield Finding("add-unreadable", source.line, f"{shown} is a URL that different programs read differently")
+        return
+    if listed(target.host, policy.allowed_hosts):
+        return
+    judgement = judge(target.host, resolve)
+    if judgement == "unreadable":
+        yield Finding("add-unreadable", source.line, f"{shown} has a host that different programs read differently")
+    elif judgement == "private":
+        reason = f"{shown} would be fetched by the engine from inside its own network"
+        yield Finding("add-private-host", source.line, reason, "allowed_hosts")
+    elif judgement == "unjudged" and not policy.unjudged_hosts:
+        reason = f"{shown} would be fetched by the engine, and where it leads is not known"
+        yield Finding("add-unjudged-host", source.line, reason, "allowed_hosts")
+
+
+# Flag of RUN, its value that is denied (None: any), rule, setting, what it would do.
+_RUN_RULES: tuple[tuple[str, str | None, str, str, str], ...] = (
+    ("network", "host", "run-host-network", "host_network", "would run in the host's network"),
+    ("security", "insecure", "run-insecure", "insecure", "would run as root on the host"),
+    ("device", None, "run-device", "devices", "would have a device of the host"),
+)
+
+
+def _run_findings(run: Instruction, policy: DockerfilePolicy) -> Iterator[Finding]:
+    for flag, denied, rule, setting, effect in _RUN_RULES:
+        for value in run.flag_values(flag):
+            if (denied is None or value.lower() == denied) and not getattr(policy, setting):
+                yield Finding(rule, run.line, f"RUN --{flag}={_shown(value)} {effect}", setting)
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return parse_reference(text)
+    except ValueError:
+        return None
+
+
+def _listed(reference: Reference | None, entries: tuple[str, ...]) -> bool:
+    """An entry with a tag or digest allows only that one, without either all of the repository."""
+    for entry in map(parse_reference, entries if reference is not None else ()):
+        if reference is not None and entry.repository == reference.repository:
+            bare = entry.tag is None and entry.digest is None
+            if bare or (entry.digest == reference.digest and entry.tag in (None, reference.tag)):
+                return True
+    return False
+
+
+def _host(registry: str) -> str:
+    return registry.rpartition(":")[0].lower() if re.search(r":[0-9]+$", registry) else registry.lower()
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "…@", url)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…")
