@@ -21,6 +21,9 @@ from deployments.state import StateDir
 
 # Inherited, these would point our processes to another Prefect than ours.
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE", "PREFECT_HOME")
+# Only the server enters the database, and only runs have a use for the builds' secrets.
+_DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
+_BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
 
 
 def server_url(settings: Settings) -> str:
@@ -38,9 +41,14 @@ def server_command(settings: Settings) -> list[str]:
     ]
 
 
+def without_build_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what only a run needs: the builds' secrets and the registry's password."""
+    return {name: value for name, value in env.items() if not name.startswith(_BUILD_SECRETS)}
+
+
 def server_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
     """The server's environment. Secrets go this way only: an argument is visible to every user of the host."""
-    env = {name: value for name, value in inherited.items() if name not in FOREIGN}
+    env = {name: value for name, value in without_build_secrets(inherited).items() if name not in FOREIGN}
     env |= {
         "PREFECT_HOME": str(state.prefect_home),
         "PREFECT_SERVER_API_HOST": settings.server_host,
@@ -67,7 +75,7 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
 
 def client_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of the worker and, through it, of every run."""
-    env = {name: value for name, value in inherited.items() if name not in FOREIGN}
+    env = {name: value for name, value in inherited.items() if name not in (*FOREIGN, *_DATABASE)}
     env |= {
         "PREFECT_HOME": str(state.prefect_home),
         "PREFECT_API_URL": settings.api_url or f"{server_url(settings)}/api",
@@ -82,8 +90,11 @@ def client_environment(settings: Settings, state: StateDir, inherited: Mapping[s
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """The settings that are not at their defaults, as variables: children see them wherever they came from."""
-    values = settings.model_dump(mode="json", include=settings.model_fields_set)
+    """The settings that are not at their defaults, as variables: children see them wherever they came from.
+
+    Without the way into the database, which is the server's alone.
+    """
+    values = settings.model_dump(mode="json", include=settings.model_fields_set - {"database_url"})
     return {f"CAISSON_{name.upper()}": _variable(value) for name, value in values.items()}
 
 

@@ -45,6 +45,7 @@ from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, Ru
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import pool_name
 from deployments.processes import ProcessIdentity
+from deployments.server import without_build_secrets
 from deployments.settle import CANCELLED, Why, needs_reaping, true_state
 from deployments.state import StateDir, forget_run, open_output, output_path, record_run
 
@@ -110,7 +111,9 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         self._state = StateDir(settings.state_dir).create()
         self._reaper = reaper
         self._control = ControlChannel()
-        self._fork_server = ForkServerClient({**os.environ, **ProcessJobConfiguration._base_environment()})
+        self._fork_server = ForkServerClient(
+            without_build_secrets({**os.environ, **ProcessJobConfiguration._base_environment()})
+        )
         self._wake = anyio.Event()
         self._supervised: set[UUID] = set()
         self._processes: dict[UUID, RunProcess] = {}
