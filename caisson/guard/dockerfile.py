@@ -158,6 +158,7 @@ def parse_dockerfile(source: bytes | str, dialect: Dialect) -> Dockerfile:
         else:
             raise DockerfileError(f"{instruction.name} stands before the first FROM", node.line)
     if not stages:
+        # BuildKit 0.8 and 0.13 fail on such a file with an index out of range, and the whole engine with them.
         raise DockerfileError("it has no FROM")
     if len(stages) > MAX_STAGES:
         raise DockerfileError(f"it has {len(stages)} stages; {MAX_STAGES} at most are read")
