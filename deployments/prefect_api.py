@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import random
+import re
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ TIMEOUT_SECONDS = 30.0
 BUSY_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 LONGEST_RETRY_SECONDS = 1.0
+_USERINFO = re.compile(r"://[^/\s'\"]*@")
 
 
 class PrefectApi:
@@ -105,7 +107,8 @@ class PrefectApi:
 def _refused(api_url: str, method: str, path: str, status: int, answer: bytes) -> ServiceUnreachable:
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
         return ServiceUnreachable(f"{api_url} asks for a password.", hint="Set CAISSON_API_AUTH to user:password.")
-    detail = answer[:500].decode(errors="replace")
+    # A refusal repeats what it refuses, such as a URL for the password in it.
+    detail = _USERINFO.sub("://***@", answer.decode(errors="replace"))[:500]
     return ServiceUnreachable(
         f"{api_url} answered {status} to {method} {path}: {detail}", details={"status": status, "answer": detail}
     )

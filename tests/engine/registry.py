@@ -164,7 +164,9 @@ class Registry:
 
 
 @contextmanager
-def docker_registry(directory: Path, engine_socket: Path, *, address: str = "") -> Iterator[Registry]:
+def docker_registry(
+    directory: Path, engine_socket: Path, *, address: str = "", password: str = ""
+) -> Iterator[Registry]:
     """Run docker-registry for an engine while the block runs; its data are below ``directory``.
 
     ``address`` (host without port) is another address of the engine's host than loopback, which wants TLS there.
@@ -172,7 +174,7 @@ def docker_registry(directory: Path, engine_socket: Path, *, address: str = "") 
     if not shutil.which("docker-registry") or not shutil.which("htpasswd"):
         raise AssertionError("docker-registry or htpasswd is missing: apt-get install docker-registry apache2-utils")
     network = EngineNetwork(engine_socket)
-    auth = RegistryAuth("alice", "correct horse battery staple", "")
+    auth = RegistryAuth("alice", password or "correct horse battery staple", "")
     directory.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         ["htpasswd", "-i", "-B", "-C", "5", "-c", str(directory / "htpasswd"), auth.username],

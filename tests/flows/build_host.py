@@ -73,13 +73,22 @@ class BuildHost:
 
 @contextmanager
 def build_host(
-    directory: Path, name: str, engine_host: EngineHost, *, like: CaissonHost, variables: dict[str, str]
+    directory: Path,
+    name: str,
+    engine_host: EngineHost,
+    *,
+    like: CaissonHost,
+    variables: dict[str, str],
+    password: str = "",
 ) -> Iterator[BuildHost]:
-    """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds)."""
+    """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds).
+
+    ``password`` is the registry's, instead of its usual one.
+    """
     gate_path = directory / "engine.sock"
     with (
         git_daemon(directory / "git", engine_host.gateway) as git,
-        docker_registry(directory / "registry", engine_host.socket) as registry,
+        docker_registry(directory / "registry", engine_host.socket, password=password) as registry,
         unix_gate(str(gate_path), str(engine_host.socket)) as engine_gate,
     ):
         # A builder enters the real socket with the group of the one that Caisson uses.
