@@ -56,12 +56,12 @@ class Cloned:
     lfs_files: int = 0
 
 
-def resolve(engine: Engine, container: ContainerID, source: Source, ref: str, log: Log) -> Chosen:
+def resolve(engine: Engine, container: ContainerID, source: Source, ref: str, log: Log, *, user: str) -> Chosen:
     """Ask the remote for its refs and choose the commit that ``ref`` means now; its ``sha`` is never empty.
 
     Raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``, ``RequestInvalid``.
     """
-    shell = _Steps(engine, container, source, log)
+    shell = _Steps(engine, container, user, source, log)
     answers = shell.run([("resolve?", "git", "ls-remote", "--symref", "--", str(source.url))])
     chosen = choose_commit(parse_ls_remote(answers["resolve"]), ref)
     if chosen.note:
@@ -74,14 +74,22 @@ def resolve(engine: Engine, container: ContainerID, source: Source, ref: str, lo
 
 
 def clone(
-    engine: Engine, container: ContainerID, source: Source, chosen: Chosen, log: Log, *, context: str, dockerfile: str
+    engine: Engine,
+    container: ContainerID,
+    source: Source,
+    chosen: Chosen,
+    log: Log,
+    *,
+    user: str,
+    context: str,
+    dockerfile: str,
 ) -> Cloned:
     """Check out exactly the chosen commit at ``/app``, and check the context and the Dockerfile in it.
 
     Raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``, ``SubmoduleDenied``, ``LfsFailed``,
     ``WorkspaceFull``, ``ContextInvalid``, ``DockerfileInvalid``.
     """
-    shell = _Steps(engine, container, source, log, context=context, dockerfile=dockerfile)
+    shell = _Steps(engine, container, user, source, log, context=context, dockerfile=dockerfile)
     fetched_whole = False
     submodules_whole = False
     steps = clone_steps(source, chosen)
@@ -214,6 +222,7 @@ class _Steps:
 
     engine: Engine
     container: ContainerID
+    user: str
     source: Source
     log: Log
     context: str = ""
@@ -236,7 +245,9 @@ class _Steps:
                 output.add_words(shown)
                 progress.feed(shown)
 
-        exit_code = self.engine.exec(self.container, argv, on_output=on_output, env=self.source.env, workdir=WORKSPACE)
+        exit_code = self.engine.exec(
+            self.container, argv, user=self.user, on_output=on_output, env=self.source.env, workdir=WORKSPACE
+        )
         rest = redactor.flush()
         output.add_words(rest)
         progress.feed(rest)

@@ -130,7 +130,7 @@ class DockerEngine:
         return [
             ContainerInfo(
                 id=ContainerID(row["Id"]),
-                name=(row.get("Names") or ["/"])[0].lstrip("/"),
+                name=_own_name(row.get("Names") or ()),
                 state=row["State"],
                 labels=row.get("Labels") or {},
                 raw=row,
@@ -143,6 +143,7 @@ class DockerEngine:
         container: ContainerID,
         argv: Sequence[str],
         *,
+        user: str,
         on_output: OnOutput,
         env: Mapping[str, str] | None = None,
         workdir: str = "",
@@ -151,7 +152,7 @@ class DockerEngine:
             with self._errors("run a step in the builder"):
                 try:
                     exec_id = self._api.exec_create(
-                        container, list(argv), environment=dict(env or {}), workdir=workdir or None
+                        container, list(argv), user=user, environment=dict(env or {}), workdir=workdir or None
                     )["Id"]
                 except APIError as error:
                     # 404: no such container; 409: it is not running.
@@ -304,6 +305,11 @@ class DockerEngine:
             return {"username": auth.username, "password": auth.password, "serveraddress": auth.registry or registry}
         # Engine 20.10 answers 400 to a push without the header, so "none" is said as an empty object.
         return docker_auth.load_config().resolve_authconfig(registry) or {}
+
+
+def _own_name(names: Sequence[str]) -> str:
+    # A container that others link to is listed under their names for it too: "/other/alias".
+    return next((name[1:] for name in names if name.rfind("/") == 0), "")
 
 
 def _builder_gone() -> EngineLost:

@@ -132,11 +132,12 @@ class Engine(Protocol):
         container: ContainerID,
         argv: Sequence[str],
         *,
+        user: str,
         on_output: OnOutput,
         env: Mapping[str, str] | None = None,
         workdir: str = "",
     ) -> int:
-        """Run a program in the container, no shell between; returns its exit code.
+        """Run a program in the container as ``user`` (``uid:gid``), no shell between; returns its exit code.
 
         ``on_output`` gets raw chunks in order. ``env`` may hold secrets: the engine's inspect does not show an
         exec's environment. Raises ``EngineLost`` when the engine goes away meanwhile.

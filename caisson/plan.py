@@ -15,6 +15,8 @@ from caisson.spec import RESERVED_REGISTRY, BuildSpec
 
 WORKSPACE = "/app"
 SOCKET_IN_BUILDER = "/var/run/docker.sock"
+KEEPER = ("/usr/bin/env", "--ignore-signal=CHLD", "/usr/bin/sleep")
+"""The builder's main process, before its seconds. While it ignores SIGCHLD the kernel reaps orphans (wait(2))."""
 
 LABEL_BUILD = "caisson.build"
 LABEL_FLOW_RUN = "caisson.flow-run"
@@ -143,8 +145,9 @@ def container_body(
     """The Docker API body of the builder (``POST /containers/create``): least privilege, one mount.
 
     The main process sleeps until the deadline; then the container ends and the engine removes it, though whatever
-    started it is dead. ``seccomp`` is the profile itself (JSON), not its path; ``cgroup_parent`` the
-    group that holds the build, empty for the engine's own choice.
+    started it is dead. What is run in it has another user, who can't stop that process (``Settings.step_user``).
+    ``seccomp`` is the profile itself (JSON), not its path; ``cgroup_parent`` the group that holds the build, empty for
+    the engine's own choice.
     """
     limits = spec.limits
     owner = f"uid={settings.builder_uid},gid={settings.builder_uid}"
@@ -162,10 +165,10 @@ def container_body(
     return {
         "Image": settings.builder_image,
         # Said here, so that an image can't say otherwise.
-        "Entrypoint": ["/usr/bin/tini", "--"],
-        "Cmd": ["sleep", f"{seconds:.0f}"],
+        "Entrypoint": list(KEEPER),
+        "Cmd": [f"{seconds:.0f}"],
         "Healthcheck": {"Test": ["NONE"]},
-        "User": f"{settings.builder_uid}:{settings.builder_uid}",
+        "User": f"{settings.keeper_uid}:{settings.keeper_uid}",
         "WorkingDir": WORKSPACE,
         "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
         "Labels": identity.labels(),

@@ -51,7 +51,7 @@ CHECKS = (
     Item("ports", "It publishes no port", "CIS 5.8, 5.9", checks.no_ports),
     Item("network", "Its network is not the engine's default bridge", "CIS 5.30", checks.own_network),
     # Who it is.
-    Item("user", "It runs as a user that is not root", "CIS 4.1", checks.user),
+    Item("user", "It runs as users that are not root", "CIS 4.1", checks.user),
     Item("groups", "It has no added group but the socket's", "Least privilege", checks.groups),
     Item("capabilities", "It has no capabilities", "CIS 5.4", checks.capabilities),
     Item("privileged", "It is not privileged", "CIS 5.5", checks.not_privileged),
@@ -78,7 +78,7 @@ CHECKS = (
     Item("log", "Its log is bounded", "Docker's logging drivers", checks.log),
     # How it ends, and whose it is.
     Item("restart", "It is never restarted", "CIS 5.15", checks.restart),
-    Item("init", "An init process reaps its children", "Docker's --init", checks.init),
+    Item("init", "Its ended processes are reaped", "Docker's --init", checks.init),
     Item("labels", "Its labels say whose it is", "Caisson", checks.labels),
     Item("deadline", "It is gone by its deadline", "Caisson", checks.deadline),
     Item("environment", "Its environment holds no secret", "CIS 4.10", checks.environment),

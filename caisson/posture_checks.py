@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from caisson.mount_doors import Mount, shown
-from caisson.plan import LABEL_DEADLINE, SOCKET_IN_BUILDER, WORKSPACE
+from caisson.plan import KEEPER, LABEL_DEADLINE, SOCKET_IN_BUILDER, WORKSPACE
 from caisson.posture_view import View, mapping
 from caisson.sizes import format_size
 
@@ -24,13 +24,15 @@ Status = Literal["pass", "fail", "not applicable"]
 class ExpectedPosture:
     """What the builder was meant to be.
 
+    ``keeper_uid`` is the user of its main process, ``step_uid`` that of what is run in it;
     ``socket`` is the path that the engine sees, ``socket_gid`` the group that owns it, ``guarded`` whether it is a
     guard's; ``memory`` in bytes, ``cpus`` in cores; ``labels`` that must be there; ``environment`` the names that may
     be set; ``security_options`` as the engine lists them (``GET /info``); ``cgroup_parent`` the group that holds the
     build, empty for the engine's own choice.
     """
 
-    uid: int
+    keeper_uid: int
+    step_uid: int
     socket: str
     socket_gid: int
     memory: int
@@ -122,8 +124,11 @@ def own_network(view: View, _: ExpectedPosture) -> Finding:
 
 def user(view: View, expected: ExpectedPosture) -> Finding:
     found = view.config.get("User")
-    good = found == f"{expected.uid}:{expected.uid}" and expected.uid > 0
-    return _when(good, f"uid and gid {expected.uid}", f"it runs as {shown(str(found or 'root'))}")
+    keeper, step = expected.keeper_uid, expected.step_uid
+    if keeper == step:
+        return Finding("fail", f"its steps run as {step} too, and could stop the process that keeps its deadline")
+    good = found == f"{keeper}:{keeper}" and keeper > 0 and step > 0
+    return _when(good, f"uid and gid {keeper}, its steps {step}", f"it runs as {shown(str(found or 'root'))}")
 
 
 def groups(view: View, expected: ExpectedPosture) -> Finding:
@@ -325,10 +330,14 @@ def restart(view: View, _: ExpectedPosture) -> Finding:
 
 
 def init(view: View, _: ExpectedPosture) -> Finding:
-    program = view.top("Path").rpartition("/")[2]
     if view.host.get("Init") is True:
-        return Finding("pass", "the engine's")
-    return _when(program in ("tini", "docker-init"), program, f"its first process is {shown(program)}")
+        return Finding("pass", "by the engine's init process")
+    program = view.program[:2]
+    return _when(
+        program == KEEPER[:2],
+        "by the kernel, as its first process ignores SIGCHLD",
+        f"its first process is {shown(' '.join(program) or '(not told)')}",
+    )
 
 
 def _labels(view: View) -> Mapping[str, Any]:
@@ -350,8 +359,8 @@ def deadline(view: View, _: ExpectedPosture) -> Finding:
         told = None
     if told is None or told.tzinfo is None:
         return Finding("fail", f"its label {LABEL_DEADLINE} tells no time")
-    command = view.arguments[-2:]
-    if len(command) != 2 or command[0] != "sleep" or not command[1].isdecimal():
+    *program, seconds = view.program or ("",)
+    if tuple(program) not in (KEEPER, KEEPER[2:]) or not seconds.isdecimal():
         return Finding("fail", "its main process does not end by itself")
     return _when(
         view.host.get("AutoRemove") is True,

@@ -47,10 +47,10 @@ class View:
         return tuple(mount for mount in effective if mount.kind != "tmpfs")
 
     @property
-    def arguments(self) -> tuple[str, ...]:
-        """The arguments of its first process."""
+    def program(self) -> tuple[str, ...]:
+        """Its first process: the program and its arguments."""
         value = self._inspect.get("Args")
-        return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+        return (self.top("Path"), *map(str, value)) if isinstance(value, list | tuple) else ()
 
     def security_option(self, name: str) -> str | None:
         """The value of one ``SecurityOpt``, empty where it has none; engines take ``=`` and, of old, ``:``."""

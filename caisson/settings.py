@@ -98,7 +98,12 @@ class Settings(BaseSettings):
     )
 
     # Security
-    builder_uid: int = Field(10001, description="User that the builder runs as; never 0", ge=1)
+    builder_uid: int = Field(
+        10001,
+        description="User that the builder's steps run as, never 0; the next one keeps the deadline",
+        ge=1,
+        le=2**31 - 2,
+    )
     allow_protocols: tuple[str, ...] = Field(
         ("https", "http", "ssh", "git"), description="Git protocols that a request may use"
     )
@@ -132,6 +137,16 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def keeper_uid(self) -> int:
+        """User of the builder's main process, which ends at the deadline: another than the steps'."""
+        return self.builder_uid + 1
+
+    @property
+    def step_user(self) -> str:
+        """User and group of every program that is run in the builder, as ``uid:gid``."""
+        return f"{self.builder_uid}:{self.builder_uid}"
 
     @property
     def docker_socket(self) -> str:

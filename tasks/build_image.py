@@ -42,6 +42,7 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
             exit_code = build.engine.exec(
                 builder.id,
                 argv,
+                user=build.settings.step_user,
                 on_output=lambda _, chunk: build.log.lines(parser.feed(chunk)),
                 env={**env, **{variable: build.secrets[name] for name, variable in variables.items()}},
             )

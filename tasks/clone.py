@@ -19,6 +19,7 @@ def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
         build.source,
         chosen,
         build.log.line,
+        user=build.settings.step_user,
         context=build.spec.context,
         dockerfile=build.spec.dockerfile,
     )

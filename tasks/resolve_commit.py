@@ -12,6 +12,8 @@ from tasks.step import step
 @step("resolve_commit")
 def resolve_commit(build: Build, builder: StartedBuilder) -> Chosen:
     """Ask the remote and choose; raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``."""
-    chosen = resolve(build.engine, builder.id, build.source, build.spec.ref, build.log.line)
+    chosen = resolve(
+        build.engine, builder.id, build.source, build.spec.ref, build.log.line, user=build.settings.step_user
+    )
     build.log.line(f"{build.spec.ref or 'HEAD'} is {chosen.kind} {chosen.name or chosen.sha[:12]} at {chosen.sha}")
     return chosen

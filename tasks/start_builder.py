@@ -30,7 +30,7 @@ def start_builder(build: Build, container: ContainerID, socket: Socket, group: B
     build.record.posture = _posture(build, builder, socket, group)
     limits = build.spec.limits
     build.log.line(
-        f"{build.identity.container_name} ({container[:12]}) runs as uid {build.settings.builder_uid}: "
+        f"{build.identity.container_name} ({container[:12]}) runs its steps as uid {build.settings.builder_uid}: "
         f"{limits.cpus:g} cpus, {format_size(limits.memory)} memory, {limits.pids} processes, "
         f"{format_size(limits.workspace)} workspace; it destroys itself at {build.identity.deadline:%H:%M:%S %Z}"
     )
@@ -41,7 +41,8 @@ def _posture(build: Build, builder: StartedBuilder, socket: Socket, group: Build
     limits, engine = build.spec.limits, build.record.engine
     assert engine is not None
     expected = ExpectedPosture(
-        uid=build.settings.builder_uid,
+        keeper_uid=build.settings.keeper_uid,
+        step_uid=build.settings.builder_uid,
         socket=socket.path,
         socket_gid=socket.gid,
         memory=limits.memory,

@@ -117,7 +117,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _builders(host: EngineHost) -> dict[str, str]:
     label = quote(json.dumps({"label": ["caisson.build"]}))
     containers = ask_engine(host, f"/containers/json?all=1&filters={label}")
-    return {container["Id"]: container["Names"][0] for container in containers}
+    return {
+        container["Id"]: name
+        for container in containers
+        if (name := f"caisson-build-{container['Labels']['caisson.build']}") in {n[1:] for n in container["Names"]}
+    }
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,12 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 CACHES=(.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache .hypothesis build caisson.egg-info)
 
-# Builders are labelled; so nothing else on the engine is touched.
+# Builders are named as their label says; a label alone can come from an image.
 remove_builders() {
     local containers
     engine_answers "$ENGINE_HOST" || return 0
-    mapfile -t containers < <(docker_on "$ENGINE_HOST" ps --all --quiet --filter label=caisson.build)
+    mapfile -t containers < <(docker_on "$ENGINE_HOST" ps --all --filter label=caisson.build \
+        --format '{{.ID}} {{.Names}} caisson-build-{{.Label "caisson.build"}}' | awk '$2 == $3 { print $1 }')
     ((${#containers[@]})) || return 0
     say "Removing ${#containers[@]} builder container(s)"
     logged docker_on "$ENGINE_HOST" rm --force --volumes "${containers[@]}"

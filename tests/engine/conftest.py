@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from caisson.builder import find_builders
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine
 from caisson.report import BuildReport
@@ -78,4 +79,4 @@ def builds(settings: Settings, engine: Engine, git_root: GitDaemon) -> Iterator[
 @pytest.fixture
 def leftovers(engine: Engine) -> Callable[[], list[str]]:
     """Names of the builders that are on the engine now, in any state."""
-    return lambda: [container.name for container in engine.list_containers({"caisson.build": None})]
+    return lambda: [container.name for container in find_builders(engine)]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from caisson.builder import find_builders
 from caisson.engine import Engine
 from caisson.errors import (
     BuildCancelled,
@@ -271,7 +272,7 @@ def test_a_builder_removed_from_outside_ends_the_build_as_cancelled(
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and _gone("sleep\x008765"):
             time.sleep(0.05)
-        for container in engine.list_containers({"caisson.build": None}):
+        for container in find_builders(engine):
             engine.remove_container(container.id)
 
     thread = threading.Thread(target=remove)

@@ -282,7 +282,8 @@ def test_a_real_builders_posture_fails_only_in_what_is_known(
     assert found is not None
     host = builder_body["HostConfig"]
     expected = ExpectedPosture(
-        uid=settings.builder_uid,
+        keeper_uid=settings.keeper_uid,
+        step_uid=settings.builder_uid,
         socket=socket.path,
         socket_gid=socket.gid,
         memory=host["Memory"],

@@ -9,7 +9,7 @@ import pytest
 
 from caisson.engine import EngineInfo
 from caisson.errors import LimitsNotEnforceable, RequestInvalid
-from caisson.plan import BuildIdentity, Socket, build_command, choose_builder, container_body
+from caisson.plan import KEEPER, BuildIdentity, Socket, build_command, choose_builder, container_body
 from caisson.request import Builder
 from caisson.settings import Settings, load_settings
 from caisson.spec import BuildSpec, make_spec, parse_request
@@ -62,9 +62,16 @@ def test_least_privilege_holds_for_every_spec() -> None:
 
 def test_the_builder_ends_by_itself_after_timeout_and_grace() -> None:
     body = container_body(_spec(limits={"timeout_minutes": 2}), IDENTITY, SOCKET, _settings(deadline_grace_seconds=30))
-    assert body["Cmd"] == ["sleep", "150"]
+    assert [*body["Entrypoint"], *body["Cmd"]] == [*KEEPER, "150"]
     assert body["Labels"]["caisson.deadline"] == "2030-01-02T03:04:05+00:00"
     assert body["Labels"]["caisson.flow-run"] == "run-1"
+
+
+def test_the_process_that_keeps_the_deadline_is_not_of_the_steps_user() -> None:
+    settings = _settings(builder_uid=20000)
+    body = container_body(_spec(), IDENTITY, SOCKET, settings)
+    assert (body["User"], settings.step_user) == ("20001:20001", "20000:20000")
+    assert "uid=20000,gid=20000" in body["HostConfig"]["Tmpfs"]["/app"]
 
 
 def test_profiles_and_labels_of_the_host_come_from_settings() -> None:

@@ -17,7 +17,8 @@ SOCKET = "/var/run/docker.sock"
 DEADLINE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC).isoformat()
 LABELS = {"caisson.build": "b1", LABEL_DEADLINE: DEADLINE}
 EXPECTED = ExpectedPosture(
-    uid=10001,
+    keeper_uid=10002,
+    step_uid=10001,
     socket=SOCKET,
     socket_gid=999,
     memory=1 << 30,
@@ -29,8 +30,8 @@ EXPECTED = ExpectedPosture(
     guarded=True,
 )
 GOOD: dict[str, Any] = {
-    "Path": "/usr/bin/tini",
-    "Args": ["--", "sleep", "1860"],
+    "Path": "/usr/bin/env",
+    "Args": ["--ignore-signal=CHLD", "/usr/bin/sleep", "1860"],
     "AppArmorProfile": "docker-default",
     "ProcessLabel": "system_u:system_r:container_t:s0:c1,c2",
     "Mounts": [
@@ -43,7 +44,7 @@ GOOD: dict[str, Any] = {
             "Propagation": "rprivate",
         }
     ],
-    "Config": {"User": "10001:10001", "Env": ["HOME=/tmp", "PATH=/usr/bin"], "Labels": {**LABELS, "other": "x"}},
+    "Config": {"User": "10002:10002", "Env": ["HOME=/tmp", "PATH=/usr/bin"], "Labels": {**LABELS, "other": "x"}},
     "HostConfig": {
         "Binds": [f"{SOCKET}:{SOCKET}:ro"],
         "Tmpfs": {
@@ -158,8 +159,9 @@ FAULTS: list[tuple[str, Fault]] = [
     ("network", host("NetworkMode", "bridge")),
     ("user", config("User", "")),
     ("user", config("User", "0:0")),
-    ("user", config("User", "10001")),
-    ("user", config("User", "10001:0")),
+    ("user", config("User", "10001:10001")),
+    ("user", config("User", "10002")),
+    ("user", config("User", "10002:0")),
     ("user", without("Config", "User")),
     ("groups", host("GroupAdd", ["999", "0"])),
     ("groups", host("GroupAdd", None)),
@@ -220,12 +222,13 @@ FAULTS: list[tuple[str, Fault]] = [
     ("log", host("LogConfig", {"Type": "syslog", "Config": {"max-size": "1m"}})),
     ("restart", host("RestartPolicy", {"Name": "always"})),
     ("restart", host("RestartPolicy", None)),
-    ("init", top("Path", "sleep")),
+    ("init", lambda inspect: inspect.update(Path="/usr/bin/sleep", Args=["1860"])),
     ("labels", labels(caisson_build="another")),
     ("labels", lambda inspect: inspect["Config"]["Labels"].pop("caisson.build")),
     ("deadline", host("AutoRemove", False)),
-    ("deadline", top("Args", ["--", "sleep", "infinity"])),
-    ("deadline", top("Args", ["--", "cat"])),
+    ("deadline", top("Args", ["--ignore-signal=CHLD", "/usr/bin/sleep", "infinity"])),
+    ("deadline", top("Args", ["--ignore-signal=CHLD", "cat"])),
+    ("deadline", top("Args", ["--ignore-signal=CHLD", "cat", "/usr/bin/sleep", "1860"])),
     ("environment", config("Env", ["PATH=/usr/bin", "GITHUB_TOKEN=x"])),
     ("environment", config("Env", "PATH=/usr/bin")),
 ]
@@ -299,7 +302,7 @@ def test_a_socket_of_group_0_fails() -> None:
 
 def test_other_ways_to_the_same_end_pass() -> None:
     assert not fails(host("SecurityOpt", ["no-new-privileges"]))
-    assert status("init", EXPECTED, host("Init", True)).reason == "the engine's"
+    assert status("init", EXPECTED, host("Init", True)).reason == "by the engine's init process"
     assert status("log", EXPECTED, host("LogConfig", {"Type": "local", "Config": {}})).status == "pass"
 
     def quota(inspect: dict[str, Any]) -> None:
@@ -309,7 +312,12 @@ def test_other_ways_to_the_same_end_pass() -> None:
 
 
 def test_root_is_refused_though_it_was_planned() -> None:
-    assert "user" in fails(config("User", "0:0"), expecting(uid=0))
+    assert "user" in fails(config("User", "0:0"), expecting(keeper_uid=0))
+    assert "user" in fails(expected=expecting(step_uid=0))
+
+
+def test_steps_that_could_stop_the_deadline_fail() -> None:
+    assert "user" in fails(expected=expecting(step_uid=10002))
 
 
 def test_limits_that_were_planned_away_fail() -> None:

@@ -13,10 +13,12 @@ from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID
 from caisson.git import Chosen, parse_repository_url
 from caisson.git_credentials import GitCredentials, git_environment
+from caisson.plan import KEEPER
 from tests.engine.repositories import Repository, git
 
 PROTOCOLS = ("http", "ssh", "git")
 TOKEN = "glpat-CANARY/7f3a9c51e2+d84b"
+_USER = "10001:10001"
 LFS_CONTENT = b"large\x00" * 5000
 _DOCKERFILE = {"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": "one\n"}
 
@@ -32,7 +34,7 @@ class Builder:
     def run(self, *argv: str) -> str:
         """Output of a program in the builder; fails the test when the program fails."""
         out: list[bytes] = []
-        code = self.engine.exec(self.id, argv, on_output=lambda _, chunk: out.append(chunk), workdir="/app")
+        code = self.engine.exec(self.id, argv, user=_USER, on_output=lambda _, chunk: out.append(chunk), workdir="/app")
         text = b"".join(out).decode(errors="replace")
         assert code == 0, text
         return text
@@ -54,10 +56,19 @@ class Builder:
         return Source(parsed, env, has_credentials=credentials is not None, **options)
 
     def resolve(self, source: Source, ref: str = "") -> Chosen:
-        return resolve(self.engine, self.id, source, ref, self.lines.append)
+        return resolve(self.engine, self.id, source, ref, self.lines.append, user=_USER)
 
     def clone(self, source: Source, chosen: Chosen, *, context: str = "", dockerfile: str = "") -> Cloned:
-        return clone(self.engine, self.id, source, chosen, self.lines.append, context=context, dockerfile=dockerfile)
+        return clone(
+            self.engine,
+            self.id,
+            source,
+            chosen,
+            self.lines.append,
+            user=_USER,
+            context=context,
+            dockerfile=dockerfile,
+        )
 
     def get(self, url: str, ref: str = "", secret: str = "", **options: bool) -> Cloned:
         """Resolve and clone."""
@@ -70,8 +81,9 @@ def running_builder(docker_host: str, name: str, workspace: str = "64m") -> Iter
     """A container of the builder's image, held as a real one is, removed at the end."""
     body = {
         "Image": "caisson-builder:latest",
-        "Cmd": ["sleep", "900"],
-        "User": "10001:10001",
+        "Entrypoint": list(KEEPER),
+        "Cmd": ["900"],
+        "User": "10002:10002",
         "Env": ["HOME=/tmp"],
         "HostConfig": {
             "ReadonlyRootfs": True,
