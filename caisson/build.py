@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from caisson.bindings import registry_auth, registry_host
 from caisson.builder import BuildTimeout
 from caisson.buildlog import BuildLog
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.clone import Source
-from caisson.engine import Engine, EngineInfo
+from caisson.engine import Engine, EngineInfo, RegistryAuth
 from caisson.errors import BuildCancelled, CaissonError, SettingsInvalid
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
@@ -106,10 +108,11 @@ class Build:
         self.record = BuildRecord()
         self.log = BuildLog(
             log_file(settings, flow_run_id or build_id),
-            [*secrets.values(), *(credentials.secrets() if credentials else ())],
+            [*secrets.values(), *(credentials.secrets() if credentials else ()), settings.registry_password],
         )
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.timeout: BuildTimeout | None = None
+        self.registry_auth: RegistryAuth | None = None
         self.tags: tuple[PlannedTag, ...] = ()
         self.image_labels: dict[str, str] = {}
 
@@ -144,6 +147,19 @@ class Build:
         seconds = round(time.monotonic() - begin, 3)
         self.record.steps.append(
             StepReport.model_validate({"name": name, "state": state, "seconds": seconds, "reason": reason})
+        )
+
+    def decide_registry_auth(self) -> None:
+        """Whether the push gets the host's credential; raises ``SettingsInvalid`` before anything is built."""
+        settings, registry = self.settings, self.spec.image.registry
+        assert self.record.engine is not None
+        self.registry_auth = registry_auth(
+            registry,
+            bound_to=settings.registry,
+            username=settings.registry_username,
+            password=settings.registry_password,
+            engine=self.record.engine,
+            addresses=_addresses(registry_host(registry)) if settings.registry_username else (),
         )
 
     def decide_labels(self, chosen: Chosen) -> None:
@@ -244,6 +260,14 @@ def _scrub(value: object, log: BuildLog) -> dict[str, object]:
     cleaned = walk(value)
     assert isinstance(cleaned, dict)
     return cleaned
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        return [str(address[4][0]).partition("%")[0] for address in socket.getaddrinfo(host, None)]
+    except OSError:
+        # The engine will tell, should it have no address either.
+        return []
 
 
 def log_file(settings: Settings, run: str) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 
 import requests
 from docker import APIClient
-from docker import auth as docker_auth
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from caisson.engine import (
@@ -91,6 +90,7 @@ class DockerEngine:
             containerd_store="containerd.snapshotter" in driver_status.get("driver-type", ""),
             live_restore=bool(info.get("LiveRestoreEnabled")),
             swap_limit=bool(info.get("SwapLimit")),
+            insecure_registries=_insecure_registries(info.get("RegistryConfig") or {}),
         )
 
     def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
@@ -284,7 +284,7 @@ class DockerEngine:
                 str(parsed.tag),
                 stream=True,
                 decode=True,
-                auth_config=self._auth_config(parsed.repository.registry, auth),
+                auth_config=_auth_config(auth),
             )
             for line in lines:
                 event = parse_push_line(line)
@@ -298,13 +298,26 @@ class DockerEngine:
             raise classify_push_error(_explanation(error)) from None
         except (requests.exceptions.RequestException, DockerException, OSError):
             raise EngineLost("The Docker engine went away during the push.", hint="Start the build again.") from None
+        if not digest:
+            raise EngineRefused(
+                f"The engine ended the push of {reference} without naming the digest that the registry recorded.",
+                hint="See whether the tag is in the registry; the engine's own log may say more.",
+            )
         return digest
 
-    def _auth_config(self, registry: str, auth: RegistryAuth | None) -> dict[str, str]:
-        if auth is not None:
-            return {"username": auth.username, "password": auth.password, "serveraddress": auth.registry or registry}
-        # Engine 20.10 answers 400 to a push without the header, so "none" is said as an empty object.
-        return docker_auth.load_config().resolve_authconfig(registry) or {}
+
+def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:
+    # Never None: docker-py would look into ~/.docker/config.json for a login that nobody gave to Caisson. Engine 20.10
+    # answers 400 to a push without the header, so "none" is said as an empty object.
+    if auth is None:
+        return {}
+    return {"username": auth.username, "password": auth.password, "serveraddress": auth.registry}
+
+
+def _insecure_registries(config: Mapping[str, Any]) -> tuple[str, ...]:
+    indexes = config.get("IndexConfigs") or {}
+    names = [str(name) for name, index in indexes.items() if not index.get("Secure", True)]
+    return (*names, *(str(network) for network in config.get("InsecureRegistryCIDRs") or ()))
 
 
 def _own_name(names: Sequence[str]) -> str:

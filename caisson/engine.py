@@ -44,6 +44,8 @@ class EngineInfo:
     containerd_store: bool
     live_restore: bool = False
     swap_limit: bool = True
+    insecure_registries: tuple[str, ...] = ()
+    """Names (``host[:port]``) and networks of registries that the engine reaches without TLS if it has to."""
 
     @property
     def api(self) -> tuple[int, int]:

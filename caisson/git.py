@@ -25,7 +25,7 @@ _URL = re.compile(
 _SCP = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[^:/@\[\]]+):(?P<path>[^:].*)")
 _HOST = re.compile(r"\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9._-]*")
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 _FULL_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
 _SHORT_SHA = re.compile(r"[0-9a-f]{7,63}", re.IGNORECASE)
 _PULL = re.compile(r"refs/(?:pull|merge-requests|pull-requests)/(?P<number>[0-9]+)/(?:head|merge|from)")
@@ -70,7 +70,7 @@ class RepositoryURL:
 
     def origin(self) -> str:
         """``scheme://host[:port]`` in lower case, without the default port: whom credentials are for."""
-        port = f":{self.port}" if self.port and self.port != _DEFAULT_PORTS.get(self.scheme) else ""
+        port = f":{self.port}" if self.port and self.port != DEFAULT_PORTS.get(self.scheme) else ""
         return f"{self.scheme}://{self.host.lower()}{port}"
 
 
@@ -107,7 +107,7 @@ def parse_repository_url(text: str, allowed_protocols: Collection[str]) -> Repos
 
 def _parse_scp(text: str, allowed: Collection[str]) -> RepositoryURL:
     match = _SCP.fullmatch(text)
-    if match is None or text.startswith(("/", ".", "~")) or text.split(":")[0].lower() in (*_DEFAULT_PORTS, "file"):
+    if match is None or text.startswith(("/", ".", "~")) or text.split(":")[0].lower() in (*DEFAULT_PORTS, "file"):
         # Not repeated where it may be "user:token@host".
         shown = "" if "@" in text else f"{text[:80]!r} "
         raise ValueError(f"{shown}is not a URL such as https://example.com/team/app.git")

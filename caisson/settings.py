@@ -6,6 +6,8 @@ Bytes are written as people write them (``2g``, ``512MiB``) and kept as numbers.
 from __future__ import annotations
 
 import os
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +16,14 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
+from caisson.bindings import HostBinding
 from caisson.errors import SettingsInvalid
-from caisson.sizes import parse_size
+from caisson.reference import Repository
+from caisson.sizes import format_size, parse_size
 
 
 def _size(value: Any) -> Any:
@@ -28,6 +33,28 @@ def _size(value: Any) -> Any:
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
         raise ValueError("must be an absolute path")
+    return value
+
+
+def _credential_hosts(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    for patterns in value.values():
+        for pattern in patterns:
+            HostBinding.parse(pattern)
+    return value
+
+
+def _registry(value: str) -> str:
+    if value:
+        Repository(value.removeprefix("http://"), "team/app")
+    return value
+
+
+def _network(value: str) -> str:
+    if value.lower() == "host" or value.lower().startswith("container:"):
+        raise ValueError(
+            f"{value[:80]!r} is another's network, whose loopback the builder must not reach; "
+            "name a Docker network, or leave it empty for the engine's bridge"
+        )
     return value
 
 
@@ -113,7 +140,17 @@ class Settings(BaseSettings):
     ssh_known_hosts: str = Field(
         "", description="Path of a known_hosts file for ssh; empty: a host's key is taken at first sight"
     )
-    builder_network: str = Field("", description="Docker network of the builder; empty: the engine's bridge")
+    builder_network: Annotated[str, AfterValidator(_network)] = Field(
+        "", description="Docker network of the builder; empty: the engine's bridge"
+    )
+    allow_loopback: bool = Field(
+        False, description="Allow repositories on loopback, which is the builder's own, never this host's"
+    )
+    credential_hosts: Annotated[dict[str, tuple[str, ...]], AfterValidator(_credential_hosts)] = Field(
+        {},
+        description='Where each git credential may be sent: `{"NAME": ["git.example.com"]}`, each '
+        "`[scheme://]host[:port]`; without a scheme https and ssh. One that is not here is sent nowhere",
+    )
 
     # Disk
     docker_data_root: str = Field(
@@ -123,8 +160,12 @@ class Settings(BaseSettings):
     min_free_inodes: int = Field(50_000, description="Free inodes that a build needs before it may start", ge=0)
 
     # Registry
-    registry_username: str = Field("", description="User for push, where no secret is named for the registry")
-    registry_password: str = Field("", description="Password for push; better: a secret", repr=False)
+    registry: Annotated[str, AfterValidator(_registry)] = Field(
+        "",
+        description="The one registry that gets user and password: `host[:port]`, or `http://host[:port]` without TLS",
+    )
+    registry_username: str = Field("", description="User for push to that registry")
+    registry_password: str = Field("", description="Password for push to that registry", repr=False)
     push_attempts: int = Field(3, description="Tries of a push on network faults and 5xx", ge=1, le=10)
 
     @classmethod
@@ -163,9 +204,37 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; raises ``SettingsInvalid`` that names each wrong setting by its variable."""
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+    except (SettingsError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(
+            f"The settings can't be read: {error}.",
+            hint="Lists and tables are JSON in variables, such as '[\"https\"]'.",
+        ) from None
     except ValidationError as error:
         problems = "; ".join(
             f"CAISSON_{str(item['loc'][0]).upper() if item['loc'] else '?'}: {item['msg']}" for item in error.errors()
         )
         raise SettingsInvalid(f"The settings are invalid: {problems}.") from None
+    _check_ceilings(settings)
+    return settings
+
+
+def _check_ceilings(settings: Settings) -> None:
+    """A default above its own ceiling would refuse every request that names no limit."""
+    for name, shown in _CEILINGS.items():
+        default, most = getattr(settings, name), getattr(settings, f"max_{name}")
+        if default > most:
+            variable = f"CAISSON_{name.upper()}"
+            raise SettingsInvalid(
+                f"{variable}: the default of {shown(default)} is above its own ceiling of {shown(most)}.",
+                hint=f"Lower it, or raise CAISSON_MAX_{name.upper()}.",
+            )
+
+
+_CEILINGS: Mapping[str, Callable[[float], str]] = {
+    "cpus": "{:g}".format,
+    "memory": lambda size: format_size(int(size)),
+    "pids": "{:g}".format,
+    "workspace_size": lambda size: format_size(int(size)),
+    "timeout_minutes": "{:g}".format,
+}

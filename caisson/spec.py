@@ -15,13 +15,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from caisson.bindings import git_credential_problem, is_git_credential
 from caisson.errors import CaissonError, RequestInvalid
 from caisson.git import RepositoryURL, check_ref, parse_repository_url
+from caisson.git_hosts import host_problem
 from caisson.reference import Repository, parse_reference, parse_repository
 from caisson.request import Builder, BuildRequest, TagRules
 from caisson.settings import Settings
 from caisson.sizes import format_size, parse_size
-from caisson.tagging import rule_problems
+from caisson.tagging import label_problem, rule_problems
 
 RESERVED_REGISTRY = "caisson.local"
 _T = TypeVar("_T")
@@ -33,6 +35,9 @@ _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_VALUE = 32_768
 _MAX_ENTRIES = 128
+# Bytes of all build arguments and labels. They are one command line (execve(2): 128 KiB an argument, 2 MiB in all), the
+# environment of each RUN step, and to the classic builder one URL of 1 MiB, where a byte takes up to eight (\\u003c).
+_MAX_TOTAL = 100_000
 
 # A Dockerfile needs about this much memory to do anything at all; Docker's own least is 6 MiB.
 _LEAST_MEMORY = 32 << 20
@@ -109,7 +114,7 @@ def parse_request(data: Mapping[str, Any]) -> BuildRequest:
 def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
     """Validate all fields; raises ``RequestInvalid`` that lists every one that is wrong, not only the first."""
     fields = _Fields()
-    url = fields.take("repository_url", lambda: parse_repository_url(request.repository_url, settings.allow_protocols))
+    url = fields.take("repository_url", lambda: _url(request.repository_url, settings))
     ref = fields.take("ref", lambda: check_ref(request.ref) if request.ref else "")
     image = fields.take("image", lambda: parse_repository(request.image))
     context = fields.take("context", lambda: _relative_path(request.context))
@@ -121,6 +126,19 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
     credentials = fields.take(
         "git_credentials", lambda: _secret_name(request.git_credentials) if request.git_credentials else ""
     )
+    if url is not None and credentials:
+        problem = git_credential_problem(credentials, url, settings.credential_hosts)
+        if problem:
+            fields.problem("git_credentials", problem)
+    for name in secrets or ():
+        if is_git_credential(name, settings.credential_hosts):
+            # A Dockerfile can send what it can read to anywhere.
+            fields.problem(
+                "secrets",
+                f"{name!r} is a git credential by CAISSON_CREDENTIAL_HOSTS, which no Dockerfile may read; "
+                "make another secret for the Dockerfile",
+            )
+    _check_total(request, fields)
     limits = _limits(request, settings, fields)
     if request.builder is Builder.CLASSIC and request.secrets:
         fields.problem("builder", "the classic builder has no secrets; choose auto or buildkit")
@@ -179,6 +197,14 @@ class _Fields:
             raise RequestInvalid.from_fields(self.problems)
 
 
+def _url(text: str, settings: Settings) -> RepositoryURL:
+    url = parse_repository_url(text, settings.allow_protocols)
+    problem = host_problem(url.host, allow_loopback=settings.allow_loopback)
+    if problem:
+        raise ValueError(problem)
+    return url
+
+
 def _relative_path(text: str) -> str:
     if not text:
         return ""
@@ -190,7 +216,10 @@ def _relative_path(text: str) -> str:
     if ".." in path.parts:
         raise ValueError(f"{text[:80]!r} climbs with '..'; give a path below the repository")
     if any(part.startswith("-") for part in path.parts[:1]):
-        raise ValueError(f"{text[:80]!r} looks like an option; write ./{text[:80]}")
+        raise ValueError(f"{text[:80]!r} begins with '-', like an option; rename it in the repository")
+    if any(part.lower() == ".git" for part in path.parts):
+        # Other files than the commit's: they depend on how it was fetched.
+        raise ValueError(f"{text[:80]!r} is in git's own directory; give a path of the repository's files")
     return "" if path == PurePosixPath() else str(path)
 
 
@@ -224,10 +253,20 @@ def _entries(values: Mapping[str, str], name: re.Pattern[str], what: str) -> tup
     return tuple(sorted(values.items()))
 
 
+def _check_total(request: BuildRequest, fields: _Fields) -> None:
+    entries = (request.build_args, request.labels)
+    total = sum(len(text.encode(errors="replace")) for pairs in entries for pair in pairs.items() for text in pair)
+    if total > _MAX_TOTAL:
+        fields.problem(
+            "build_args",
+            f"with the labels they have {total} bytes; {_MAX_TOTAL} at most, so put files into the repository",
+        )
+
+
 def _labels(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    for key in values:
-        if key.startswith("caisson."):
-            raise ValueError(f"{key[:80]!r} is reserved: labels below caisson. are Caisson's own")
+    problem = next(filter(None, map(label_problem, values.items())), "")
+    if problem:
+        raise ValueError(problem)
     return _entries(values, _LABEL_NAME, "a label's name (lower case, digits, '.', '-', '_', '/')")
 
 

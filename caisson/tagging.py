@@ -30,6 +30,12 @@ _SHORT_SHA = 7
 _DIGEST_LENGTH = 8
 _OCI = "org.opencontainers.image"
 _RESERVED_LABELS = "caisson."
+DERIVED_LABELS = frozenset(
+    f"{_OCI}.{key}" for key in ("created", "ref.name", "revision", "source", "title", "url", "version")
+)
+"""Labels that Caisson derives from the commit, its ref and the time of the build."""
+# Unicode's control characters, line and paragraph separators, and its bidirectional controls (UAX 9, section 2).
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -217,19 +223,41 @@ def plan_moves(references: Iterable[str], current: Mapping[str, ImageID | None],
     )
 
 
+def label_problem(label: tuple[str, str]) -> str:
+    """What is wrong with a request's label, key and value; empty: nothing.
+
+    Labels that Caisson derives tell where an image comes from, so no request may say otherwise; and what a terminal or
+    a page would obey, or show in another order than it is written, is no text.
+
+    >>> label_problem(("team", "web")), label_problem(("caisson.build", "x"))
+    ('', "'caisson.build' is reserved: labels below caisson. are Caisson's own")
+    """
+    key, value = label
+    if key.startswith(_RESERVED_LABELS):
+        return f"{key[:80]!r} is reserved: labels below {_RESERVED_LABELS} are Caisson's own"
+    if key in DERIVED_LABELS:
+        return f"{key!r} is derived from the commit; leave it out (so are {_others(key)})"
+    found = _NOT_TEXT.search(value)
+    if found:
+        return f"{key[:80]!r} has the control character U+{ord(found[0]):04X} in its value; leave it out"
+    return ""
+
+
+def _others(key: str) -> str:
+    return ", ".join(sorted(other.removeprefix(f"{_OCI}.") for other in DERIVED_LABELS - {key}))
+
+
 def oci_labels(
     commit: Commit, *, source: str, tags: tuple[PlannedTag, ...], labels: Mapping[str, str]
 ) -> dict[str, str]:
-    """Labels by the pre-defined annotation keys of the OCI image spec; the request's own ``labels`` override them.
+    """Labels by the pre-defined annotation keys of the OCI image spec, and the request's own ``labels`` besides.
 
     ``created`` is not among them: it is the time of the build, which must not decide whether one is needed. Raises
-    ``RequestInvalid`` for a label below ``caisson.``, which only Caisson sets.
+    ``RequestInvalid`` for what ``label_problem`` refuses.
     """
-    reserved = sorted(key for key in labels if key.startswith(_RESERVED_LABELS))
-    if reserved:
-        raise RequestInvalid.from_fields(
-            [("labels", f"{reserved[0][:80]!r} is reserved: labels below {_RESERVED_LABELS} are Caisson's own")]
-        )
+    problems = [("labels", problem) for problem in map(label_problem, sorted(labels.items())) if problem]
+    if problems:
+        raise RequestInvalid.from_fields(problems)
     source = _without_credentials(source)
     version = _version_of(commit)
     ours = {

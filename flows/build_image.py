@@ -93,6 +93,8 @@ def _steps(build: Build, call: StepCaller) -> None:
     spec, settings, record = build.spec, build.settings, build.record
     socket = read_socket(settings)
     record.engine = build.engine.info()
+    if spec.push:
+        build.decide_registry_auth()
     record.chosen = choose_builder(
         spec.builder,
         engine=record.engine,

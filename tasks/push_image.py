@@ -14,12 +14,9 @@ from tasks.step import step
 @step("push_image")
 def push_image(build: Build) -> None:
     """Push; network faults and 5xx are tried again, a denial is not. Raises ``PushDenied``, ``RegistryUnreachable``."""
-    settings = build.settings
-    auth = (
-        RegistryAuth(settings.registry_username, settings.registry_password, build.spec.image.registry)
-        if settings.registry_username
-        else None
-    )
+    auth = build.registry_auth
+    if auth is None:
+        build.log.line(f"no credential of this host is bound to {build.spec.image.registry}: pushing without one")
     pushed = []
     for tag in build.record.tags:
         digest = _push(build, tag.reference, auth)

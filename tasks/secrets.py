@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from prefect.blocks.system import Secret
 from prefect.settings import get_current_settings
 
+from caisson.bindings import secret_variable
 from caisson.errors import SecretMissing
 
 
 def load_secrets(names: Iterable[str]) -> dict[str, str]:
     """The value of each name; raises ``SecretMissing`` that names the first one that is nowhere."""
     return {name: _load(name) for name in dict.fromkeys(names)}
-
-
-def secret_variable(name: str) -> str:
-    """The variable of a secret on the host; only this prefix, so that no request reaches the rest of the environment.
-
-    >>> secret_variable("npm-token")
-    'CAISSON_SECRET_NPM_TOKEN'
-    """
-    return f"CAISSON_SECRET_{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}"
 
 
 def _load(name: str) -> str:

@@ -161,6 +161,13 @@ def registry(facts: HostFacts) -> Iterator[Item]:
             f"CAISSON_REGISTRY_{missing.upper()} is not set, its counterpart is.",
             "Set both or neither.",
         )
+    elif settings.registry_username and not settings.registry:
+        yield Item(
+            "registry",
+            "problem",
+            "CAISSON_REGISTRY is not set, so CAISSON_REGISTRY_PASSWORD is for no registry, and no push can work.",
+            "Set CAISSON_REGISTRY to the one registry that gets it, such as registry.example.com:5000.",
+        )
 
 
 def clock(facts: HostFacts) -> Iterator[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -59,6 +60,8 @@ def _shown(field: FieldInfo, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ",".join(f'"{item}"' for item in value) + "]"
+    if isinstance(value, dict):
+        return json.dumps(value) if value else ""
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

@@ -175,7 +175,11 @@ def test_a_tag_that_is_not_on_the_engine_is_the_engines_refusal(engine_host: Eng
 
 @pytest.fixture
 def logged_in(builds: Builds, registry: Registry, engine: Engine) -> Iterator[Builds]:
-    yield builds.with_settings(registry_username=registry.auth.username, registry_password=registry.auth.password)
+    yield builds.with_settings(
+        registry=f"http://{registry.address}",
+        registry_username=registry.auth.username,
+        registry_password=registry.auth.password,
+    )
     for image in engine.list_images():
         for tag in image.tags:
             if tag.startswith(f"{registry.address}/"):

@@ -237,6 +237,13 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
             "CAISSON_REGISTRY_PASSWORD is not set",
             "Set both",
         ),
+        (
+            {"settings": settings(registry_username="me", registry_password="x")},
+            "registry",
+            "problem",
+            "CAISSON_REGISTRY is not set",
+            "the one registry that gets it",
+        ),
         ({"now": NOW - timedelta(days=60)}, "clock", "problem", "before Caisson was installed", "set-ntp"),
         (service(clock=NOW + timedelta(seconds=90)), "clock", "warning", "90 s apart", "set-ntp"),
     ],
@@ -353,16 +360,21 @@ def test_every_setting_is_in_the_table_with_a_description_and_its_source() -> No
 
 
 def test_a_value_of_the_table_can_be_set_again() -> None:
+    hosts = {"key": ("git.example.com", "ssh://git.example.com:2222")}
     shown = {
         row.variable: row.value
-        for row in settings_rows(settings(memory="1500m", fork_server=False, allow_protocols=("https",)), {})
+        for row in settings_rows(
+            settings(memory="1500m", fork_server=False, allow_protocols=("https",), credential_hosts=hosts), {}
+        )
     }
     again = load_settings(
         _env_file=None,
         memory=shown["CAISSON_MEMORY"],
         fork_server=shown["CAISSON_FORK_SERVER"],
         allow_protocols=json.loads(shown["CAISSON_ALLOW_PROTOCOLS"]),
+        credential_hosts=json.loads(shown["CAISSON_CREDENTIAL_HOSTS"]),
     )
+    assert again.credential_hosts == hosts
     assert (again.fork_server, again.allow_protocols) == (False, ("https",))
     assert abs(again.memory - (1500 << 20)) < 10 << 20
 

@@ -29,6 +29,41 @@ def _problems(settings: Settings, **fields: Any) -> set[str]:
     return {problem["field"] for problem in caught.value.details["fields"]}
 
 
+def test_a_path_like_an_option_gets_a_hint_that_helps(settings: Settings) -> None:
+    for path in ("-x", "./-x"):
+        with pytest.raises(RequestInvalid, match="begins with '-', like an option; rename it in the repository"):
+            _spec(settings, context=path)
+    assert _spec(settings, context="./a/-x", dockerfile=".github/Dockerfile").context == "a/-x"
+
+
+def test_a_git_credential_goes_to_its_own_host_only(settings: Settings) -> None:
+    bound = settings.model_copy(update={"credential_hosts": {"key": ("git.example.com",)}})
+    assert _spec(bound, git_credentials="key").git_credentials == "key"
+    assert _problems(bound, git_credentials="key", repository_url="https://evil.test/a") == {"git_credentials"}
+    assert _problems(bound, git_credentials="key", repository_url="http://git.example.com/a") == {"git_credentials"}
+    assert _problems(bound, git_credentials="other") == {"git_credentials"}
+
+
+def test_a_git_credential_is_no_secret_of_a_dockerfile_by_any_spelling(settings: Settings) -> None:
+    bound = settings.model_copy(update={"credential_hosts": {"deploy-key": ("git.example.com",)}})
+    for name in ("deploy-key", "Deploy_Key"):
+        assert _problems(bound, secrets=["npm", name]) == {"secrets"}
+    assert _spec(bound, secrets=["npm"]).secrets == ("npm",)
+
+
+def test_arguments_and_labels_fit_one_command_line_together(settings: Settings) -> None:
+    half = {f"A{n}": "x" * 24_990 for n in range(2)}
+    labels = {f"a{n}": "x" * 24_990 for n in range(2)}
+    assert len(_spec(settings, build_args=half, labels=labels).labels) == 2
+    with pytest.raises(RequestInvalid, match="with the labels they have 100008 bytes; 100000 at most"):
+        _spec(settings, build_args=half | {"A0": "ä" * 12_515}, labels=labels)
+
+
+def test_loopback_is_for_hosts_that_allow_it(settings: Settings) -> None:
+    allowed = settings.model_copy(update={"allow_loopback": True})
+    assert _spec(allowed, repository_url="http://localhost:3000/app").repository_url.host == "localhost"
+
+
 def test_a_plain_request_takes_the_hosts_defaults(settings: Settings) -> None:
     spec = _spec(settings)
     assert (spec.limits.cpus, spec.limits.memory, spec.limits.pids) == (settings.cpus, settings.memory, settings.pids)
@@ -87,6 +122,18 @@ def test_every_wrong_field_is_named_not_only_the_first(settings: Settings) -> No
         ("build_args", {f"A{n}": "" for n in range(200)}),
         ("labels", {"caisson.build": "x"}),
         ("labels", {"Upper": "x"}),
+        ("labels", {"org.opencontainers.image.revision": "x"}),
+        ("labels", {"team": "a\u202eb"}),
+        ("repository_url", "http://169.254.169.254/latest"),
+        ("repository_url", "http://localhost/app"),
+        ("repository_url", "git@0x7f000001:app"),
+        ("context", ".git"),
+        ("context", "sub/.GIT/hooks"),
+        ("context", "./.git"),
+        ("context", "-x"),
+        ("context", "./-x"),
+        ("dockerfile", ".git/description"),
+        ("git_credentials", "unbound"),
         ("secrets", ["a b"]),
         ("secrets", ["-x"]),
         ("git_credentials", "ghp_token with spaces"),
@@ -136,6 +183,8 @@ def test_structure_is_checked_and_no_value_is_repeated(data: dict[str, Any]) -> 
 
 
 def test_the_hash_is_over_everything_that_decides_the_image(settings: Settings) -> None:
+    settings = settings.model_copy(update={"credential_hosts": {"token": ("git.example.com",)}})
+
     def digest(sha: str = "a" * 40, labels: dict[str, str] | None = None, **fields: Any) -> str:
         return _spec(settings, **fields).hash(sha, Builder.BUILDKIT, labels or {})
 

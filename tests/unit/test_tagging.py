@@ -12,9 +12,11 @@ from caisson.engine import ImageID
 from caisson.errors import RequestInvalid
 from caisson.request import DefaultBranchTag, TagRules
 from caisson.tagging import (
+    DERIVED_LABELS,
     Commit,
     PlannedTag,
     TagMove,
+    label_problem,
     oci_labels,
     plan_moves,
     plan_tags,
@@ -269,13 +271,23 @@ def test_only_a_web_address_is_a_url_to_visit() -> None:
     assert "org.opencontainers.image.url" not in _labels(_branch("main"), "git@example.com:team/a.git")
 
 
-def test_the_requests_own_labels_override_but_never_caissons() -> None:
-    labels = oci_labels(
-        _branch("main"),
-        source=SOURCE,
-        tags=plan_tags(_branch("main"), TagRules()),
-        labels={"org.opencontainers.image.title": "My app", "team": "blue"},
-    )
-    assert (labels["org.opencontainers.image.title"], labels["team"]) == ("My app", "blue")
+def test_the_requests_own_labels_stand_beside_caissons() -> None:
+    own = {"org.opencontainers.image.description": "My äpp 👍", "team": "blue"}
+    labels = oci_labels(_branch("main"), source=SOURCE, tags=plan_tags(_branch("main"), TagRules()), labels=own)
+    assert labels.items() >= own.items()
     with pytest.raises(RequestInvalid, match=r"'caisson\.spec' is reserved"):
         oci_labels(_branch("main"), source=SOURCE, tags=(), labels={"team": "x", "caisson.spec": "forged"})
+
+
+def test_every_label_that_caisson_derives_is_refused_in_a_request() -> None:
+    made = _labels(_branch("main"), "https://example.com/team/app.git")
+    assert set(made) | {"org.opencontainers.image.created"} == DERIVED_LABELS
+    for key in DERIVED_LABELS:
+        assert f"{key!r} is derived from the commit; leave it out (so are " in label_problem((key, "x"))
+
+
+@pytest.mark.parametrize(
+    "bad", ["\x00", "\x1b[31m", "a\nb", "\x85", "a\u202eb", "\u2066", "\u200f", "\u2028", "\u061c"]
+)
+def test_a_label_that_a_terminal_would_obey_is_refused(bad: str) -> None:
+    assert "control character U+" in label_problem(("team", bad))
