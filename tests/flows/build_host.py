@@ -106,6 +106,7 @@ def build_host(
                 "CAISSON_POLL_SECONDS": "2",
                 "CAISSON_DRAIN_SECONDS": "1",
                 "CAISSON_PUSH_ATTEMPTS": "1",
+                "CAISSON_REGISTRY": f"http://127.0.0.1:{registry_port}",
                 "CAISSON_REGISTRY_USERNAME": registry.auth.username,
                 "CAISSON_REGISTRY_PASSWORD": registry.auth.password,
                 **variables,
