@@ -1,0 +1,91 @@
+"""BuildKit's streams with bytes that nobody thought of. Each test's name is the sentence that it proves."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN, STATUS
+from caisson.guard.grpc import with_prefix
+from caisson.guard.grpc_mediator import Passed
+from caisson.guard.http2 import Frame, Type, window_update, write_settings
+from caisson.guard.protobuf import ProtobufError, Schema, encode, parse
+from caisson.guard.session_mediator import SessionMediator
+from caisson.guard.verdict import Denied
+from tests.buildkit_client import BRIDGE, CONTROL, GREETING, Client, mediator, pb, read_calls, solve
+
+schemas = st.sampled_from([CONTROL_SOLVE, BRIDGE_SOLVE, RETURN, STATUS])
+texts = st.text(max_size=8)
+fields = st.tuples(st.integers(1, 16), st.one_of(texts, st.integers(0, 300), st.dictionaries(texts, texts, max_size=2)))
+messages = st.one_of(st.binary(max_size=60), st.lists(fields, max_size=5).map(lambda items: pb(*items)))
+paths = st.sampled_from([f"{CONTROL}ListWorkers", f"{CONTROL}Status", f"{CONTROL}Solve", f"{BRIDGE}Solve",
+                         f"{BRIDGE}Return", f"{BRIDGE}NewContainer", f"{CONTROL}Prune"])  # fmt: skip
+
+
+@given(schemas, messages)
+def test_a_message_is_understood_or_refused_and_what_was_written_reads_the_same(schema: Schema, data: bytes) -> None:
+    try:
+        message = parse(schema, data)
+    except ProtobufError:
+        return
+    assert parse(schema, encode(message)) == message
+    with pytest.raises(ProtobufError):
+        parse(schema, data + b"\x07")
+
+
+def outcome(data: bytes, step: int) -> tuple[bytes, str]:
+    """What went to the daemon, and the rule that ended it."""
+    guard, passed = mediator(), b""
+    try:
+        for at in range(0, len(data), step):
+            passed += guard.client_bytes(data[at : at + step]).to_daemon
+    except Denied as denied:
+        return passed, denied.rule
+    return passed, ""
+
+
+@given(st.lists(st.tuples(paths, messages), max_size=4), st.binary(max_size=30), st.integers(1, 50))
+def test_in_whatever_pieces_it_comes_the_same_is_decided(
+    calls: list[tuple[str, bytes]], rest: bytes, step: int
+) -> None:
+    client = Client()
+    data = GREETING + b"".join(client.call(path, message) for path, message in calls) + rest
+    whole, pieces = outcome(data, len(data)), outcome(data, step)
+    assert whole[1] == pieces[1]
+    if not whole[1]:
+        assert whole[0] == pieces[0]
+
+
+@given(st.lists(st.tuples(paths, messages), max_size=4), st.binary(max_size=60))
+def test_what_reaches_the_daemon_was_allowed_before(calls: list[tuple[str, bytes]], rest: bytes) -> None:
+    client, guard, passed = Client(), mediator(), Passed()
+    with contextlib.suppress(Denied):
+        passed = guard.client_bytes(GREETING + b"".join(client.call(*call) for call in calls))
+    allowed = [path for path, verdict in guard.verdicts() if verdict.allowed]
+    sent = [call[0][":path"] for call in read_calls(passed.to_daemon)] if passed.to_daemon else []
+    assert sent == allowed[: len(sent)]
+    with contextlib.suppress(Denied):
+        guard.client_bytes(rest)
+
+
+@given(st.lists(st.sampled_from([bytes(9), b"\x00", b"\xff\xff", window_update(0, 1), write_settings({}),
+                                 Client().call(f"{CONTROL}ListWorkers"), with_prefix(solve())]), max_size=6),
+       st.binary(max_size=40))  # fmt: skip
+def test_bytes_are_taken_or_refused_by_both_sides(pieces: list[bytes], rest: bytes) -> None:
+    for start in (b"", GREETING):
+        guard, session = mediator(), SessionMediator()
+        for take in (guard.client_bytes, guard.server_bytes, session.server_bytes, session.client_bytes):
+            with contextlib.suppress(Denied):
+                take(start + b"".join(pieces) + rest)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 40))
+def test_the_session_passes_what_it_got(payloads: list[bytes], step: int) -> None:
+    session = SessionMediator()
+    session.server_bytes(GREETING + Client().open("/moby.filesync.v1.FileSync/DiffCopy"))
+    sent = write_settings({}) + b"".join(Frame(Type.DATA, 0, 1, with_prefix(data)).encode() for data in payloads)
+    passed = b"".join(session.client_bytes(sent[at : at + step]).to_daemon for at in range(0, len(sent), step))
+    assert passed == sent
