@@ -1,0 +1,179 @@
+"""docker buildx on real engines, its two streams mediated: builds are as ever, and attacks on them don't arrive.
+
+buildx is the one of the builder image; ``CAISSON_TEST_BUILDX`` names more binaries, separated by colons.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from caisson.guard.http2 import PREFACE, window_update, write_settings
+from caisson.guard.policy import GuardPolicy
+from caisson.reference import parse_reference
+from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
+from tests.conftest import EngineHost
+from tests.engine.buildkit_tap import Tap, buildkit_tap
+
+IMAGE = "caisson.invalid/build:guard-test"
+POLICY = GuardPolicy(
+    image=parse_reference(IMAGE), labels=(("caisson.build", "guard-test"),), cache_mount_namespace="guard-test"
+)
+DOCKERFILE = """\
+# syntax=evil.invalid/frontend
+FROM debian:trixie-slim AS one
+RUN --mount=type=cache,target=/cache --mount=type=secret,id=token cp /run/secrets/token /cache/x && rm /cache/x
+COPY file /file
+FROM debian:trixie-slim
+COPY --from=one /file /copied
+"""
+
+
+def docker(host: str, *command: str) -> str:
+    program = ["docker", "--host", host, *command]
+    return subprocess.run(program, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.fixture(scope="session")
+def buildx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    target = tmp_path_factory.mktemp("buildx") / "docker-buildx"
+    host = "unix:///var/run/docker.sock"
+    container = docker(host, "create", "caisson-builder:latest").strip()
+    try:
+        docker(host, "cp", "-L", f"{container}:/usr/libexec/docker/cli-plugins/docker-buildx", str(target))
+    finally:
+        docker(host, "rm", container)
+    return (target, *(Path(path) for path in os.environ.get("CAISSON_TEST_BUILDX", "").split(":") if path))
+
+
+@pytest.fixture
+def tap(engine_host: EngineHost, tmp_path: Path) -> Iterator[Tap]:
+    with buildkit_tap(tmp_path, engine_host.socket, POLICY) as tap:
+        yield tap
+
+
+def build(buildx: Path, tap: Tap, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    own = ["--provenance=false", "--progress=plain", "--secret=id=token,env=TOKEN", f"--tag={IMAGE}"]
+    env = {"DOCKER_HOST": tap.host, "HOME": str(directory), "PATH": os.environ["PATH"], "TOKEN": "s3cret"}
+    command = [str(buildx), "build", *own, *options, str(directory)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text(DOCKERFILE)
+    (directory / "Broken").write_text("FROM debian:trixie-slim\nRUN echo seen && false\n")
+    (directory / "file").write_bytes(os.urandom(1 << 20))
+    return directory
+
+
+def test_builds_are_as_ever(engine_host: EngineHost, tap: Tap, buildx: tuple[Path, ...], context: Path) -> None:
+    for program in buildx:
+        built = build(program, tap, context, "--no-cache")
+        assert built.returncode == 0, built.stderr
+        labels = docker(engine_host.docker_host, "inspect", "--format", "{{json .Config.Labels}}", IMAGE)
+        docker(engine_host.docker_host, "rmi", IMAGE)
+        assert '"caisson.build":"guard-test"' in labels
+        failed = build(program, tap, context, "--progress=rawjson", f"--file={context}/Broken")
+        assert failed.returncode == 1
+        assert "seen" in failed.stderr or "exit code: 1" in failed.stderr
+    assert tap.denied == []
+    assert set(tap.refused().values()) == {"buildkit-declined"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--network=host", "--allow=network.host"), "There are no entitlements here"),
+        (("--tag=debian:trixie-slim",), "has to be named"),
+        (("--output=type=local,dest=out",), "not the engine's image store"),
+        (("--add-host=db:10.0.0.1",), "The attribute 'add-hosts'"),
+        (("--cgroup-parent=/other",), "belong into the control group"),
+        (("--build-arg=BUILDKIT_SYNTAX=evil.invalid/x",), "Dockerfile frontend"),
+    ],
+)
+def test_what_asks_for_more_is_told_why_not(
+    tap: Tap, buildx: tuple[Path, ...], context: Path, options: tuple[str, ...], reason: str
+) -> None:
+    for program in buildx:
+        refused = build(program, tap, context, *options)
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+
+
+def upgraded(host: Path) -> socket.socket:
+    stream = socket.socket(socket.AF_UNIX)
+    stream.settimeout(10)
+    stream.connect(str(host))
+    stream.sendall(
+        b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += stream.recv(1)
+    return stream
+
+
+def answers(stream: socket.socket, wanted: int) -> bytes:
+    """All until the answer on that stream has come; the daemon's own is told by ``grpc-status`` in a trailer."""
+    received = b""
+    while True:
+        received += stream.recv(65_536)
+        found = read_answers(received)
+        if "grpc-status" in found.get(wanted, {}):
+            return received
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"{BRIDGE}NewContainer", pb((1, "c" * 25), (3, 1))),
+        (f"{CONTROL}Prune", b""),
+        (f"{CONTROL}DiskUsage", b""),
+        (f"{CONTROL}ListenBuildHistory", pb((1, 1))),
+        (f"{CONTROL}Other", b""),
+        (f"{CONTROL}Solve", pb((1, BUILD), (2, pb((1, b"\x12\x00"))), (5, SESSION))),
+        (f"{CONTROL}Solve", solve((9, "security.insecure"), image=IMAGE)),
+        (f"{CONTROL}Solve", solve(kind="tar")),
+        (f"{CONTROL}Solve", solve((99, "x"), image=IMAGE)),
+    ],
+)
+def test_an_attack_reaches_no_engine(tap: Tap, path: str, message: bytes) -> None:
+    with upgraded(tap.socket) as stream:
+        client = Client()
+        stream.sendall(GREETING + client.call(path, message))
+        received = answers(stream, 1)
+    assert read_answers(received)[1]["grpc-status"] in ("7", "12")
+    assert list(tap.refused()) == [path]
+
+
+def test_without_the_guard_it_does(engine_host: EngineHost) -> None:
+    """Else the test above would prove nothing."""
+    with upgraded(engine_host.socket) as stream:
+        # The answer tells of every layer of every build, and is long.
+        greeting = PREFACE + write_settings({4: 8 << 20}) + window_update(0, 8 << 20)
+        stream.sendall(greeting + Client().call(f"{CONTROL}DiskUsage"))
+        received = answers(stream, 1)
+    assert read_answers(received)[1]["grpc-status"] == "0"
+
+
+def test_the_steps_control_group_is_written_in(
+    engine_host: EngineHost, buildx: tuple[Path, ...], context: Path, tmp_path: Path
+) -> None:
+    (context / "Where").write_text("FROM debian:trixie-slim\nRUN cat /proc/self/cgroup; cat /proc/1/cgroup\n")
+    policy = replace(POLICY, cgroup_parent="/docker/guard-test")
+    directory = tmp_path / "second"
+    directory.mkdir()
+    with buildkit_tap(directory, engine_host.socket, policy) as tap:
+        built = build(buildx[0], tap, context, "--no-cache", f"--file={context}/Where")
+    docker(engine_host.docker_host, "rmi", IMAGE)
+    # BuildKit in 20.10 has no such attribute, and ignores it.
+    assert ("/docker/guard-test/" in built.stderr) == (not engine_host.name.startswith("20."))
