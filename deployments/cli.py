@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployments import cli_build
+from deployments import cli_build, cli_guard
 from deployments.cli_help import Command, Group, invocation
 
 _EXAMPLES = """
@@ -115,6 +115,9 @@ def doctor(
         run_settings(as_json=as_json)
     else:
         raise typer.Exit(run_doctor(as_json=as_json))
+
+
+app.command("guard", cls=Command, epilog=cli_guard.EXAMPLES)(cli_guard.guard)
 
 
 @app.command("builder-image", cls=Command)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from caisson.guard.audit import Audit, Entry, Event
+from caisson.guard.build_query import BuildQuery
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
 from caisson.guard.http1 import (
     NO_BODY,
@@ -29,14 +30,39 @@ from caisson.guard.wire import Gone, Wire, connect
 
 _DRAIN_SECONDS = 2.0
 
+CheckDockerfile = Callable[[bytes, BuildQuery], None]
+"""Judges the Dockerfile that the engine is about to use, with what the build asks for; raises ``Denied``."""
+
+
+class Passed(Protocol):
+    """What is to be sent now, to each side."""
+
+    @property
+    def to_daemon(self) -> bytes: ...
+    @property
+    def to_client(self) -> bytes: ...
+
+
+class MediatorDecision(Protocol):
+    """What was decided of one call of a stream; ``subject`` is its method."""
+
+    @property
+    def rule(self) -> str: ...
+    @property
+    def verdict(self) -> Literal["allow", "deny"]: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
 
 class Mediator(Protocol):
-    """Judges one h2c stream: what each side sent goes in, what the other side gets comes out; raises ``Denied``."""
+    """Judges one h2c stream: what a side sent goes in, what is to be sent comes out; raises ``Denied``."""
 
-    def client_bytes(self, data: bytes) -> bytes: ...
-    def server_bytes(self, data: bytes) -> bytes: ...
-    def verdicts(self) -> list[tuple[str, Verdict]]:
-        """What was decided since it was last asked: the gRPC method, and the verdict."""
+    def client_bytes(self, data: bytes) -> Passed: ...
+    def server_bytes(self, data: bytes) -> Passed: ...
+    def take_decisions(self) -> Sequence[MediatorDecision]:
+        """What was decided since it was last asked."""
 
 
 @dataclass
@@ -47,7 +73,7 @@ class Service:
     engine: EngineFacts
     engine_socket: Path
     audit: Audit
-    check_dockerfile: Callable[[bytes], None]
+    check_dockerfile: CheckDockerfile
     mediate: Callable[[Upgrade, GuardPolicy], Mediator]
     container: str = ""
     """The only one that is served; empty: nobody."""
@@ -130,7 +156,7 @@ class Connection:
             with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.connections):
                 await self._upgrade(rule, decision)
             return False
-        if decision.dockerfile is None:
+        if decision.build is None:
             return await self._forward(rule, head, decision, rest)
         with self._one_at_a_time(rule, most=self._policy.limits.builds_at_once):
             return await self._forward(rule, head, decision, rest)
@@ -170,14 +196,15 @@ class Connection:
             await self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         engine = await self._connect()
         scan = None
-        if forward.dockerfile is not None:
-            scan = TarScan(forward.dockerfile, self._policy.limits.context_bytes)
+        if forward.build is not None:
+            scan = TarScan(forward.build.dockerfile, self._policy.limits.context_bytes)
         exchange = Exchange(
             self._client, engine, head, forward, self._policy, scan=scan, only_report=service.only_report
         )
 
         def approve(dockerfile: bytes) -> None:
-            service.check_dockerfile(dockerfile)
+            assert forward.build is not None
+            service.check_dockerfile(dockerfile, forward.build)
             self._record(Verdict("allow", "context", ""))
 
         ended = Verdict("allow", rule, "")
@@ -223,32 +250,41 @@ class Connection:
             self._note_end(Verdict("allow", rule, ""), *sent)
 
     async def _stream(self, engine: Wire, mediator: Mediator, first: bytes, sent: list[int]) -> None:
-        only_report = self._service.only_report
+        """Pass both ways what the mediator lets through, until one side ends or is denied something."""
+        sending = {engine: asyncio.Lock(), self._client: asyncio.Lock()}
         watched = True
 
-        async def one_way(source: Wire, target: Wire, judged: Callable[[bytes], bytes], way: int, data: bytes) -> None:
+        async def send(target: Wire, data: bytes) -> None:
+            if data:
+                async with sending[target]:
+                    sent[target is self._client] += len(data)
+                    await target.send(data)
+
+        async def one_way(source: Wire, target: Wire, judged: Callable[[bytes], Passed], data: bytes) -> None:
             nonlocal watched
             data = data or await source.receive()
             while data:
-                passed = data
+                passed = None
                 if watched:
                     try:
-                        judged_bytes = judged(data)
-                        passed = data if only_report else judged_bytes
+                        passed = judged(data)
                     except Denied as denied:
-                        self._record_verdicts(mediator)
-                        if not only_report:
+                        self._record_decisions(mediator)
+                        if not self._service.only_report:
+                            await send(self._client, _goodbye(mediator, denied))
                             raise
                         watched = False
                         self._record(denied.verdict, would_deny=True)
-                    self._record_verdicts(mediator)
-                if passed:
-                    sent[way] += len(passed)
-                    await target.send(passed)
+                    self._record_decisions(mediator)
+                if self._service.only_report or passed is None:
+                    await send(target, data)
+                else:
+                    await send(engine, passed.to_daemon)
+                    await send(self._client, passed.to_client)
                 data = await source.receive()
 
-        up = asyncio.create_task(one_way(self._client, engine, mediator.client_bytes, 0, b""))
-        down = asyncio.create_task(one_way(engine, self._client, mediator.server_bytes, 1, first))
+        up = asyncio.create_task(one_way(self._client, engine, mediator.client_bytes, b""))
+        down = asyncio.create_task(one_way(engine, self._client, mediator.server_bytes, first))
         try:
             done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -256,6 +292,7 @@ class Connection:
                 if isinstance(error, Denied):
                     # It is HTTP/2 by now, where no answer of HTTP/1.1 can be given.
                     self._record(error.verdict)
+                    await self._client.drain(_DRAIN_SECONDS)
         finally:
             up.cancel()
             down.cancel()
@@ -279,9 +316,10 @@ class Connection:
         finally:
             engine.close()
 
-    def _record_verdicts(self, mediator: Mediator) -> None:
-        for method, verdict in mediator.verdicts():
-            self._record(verdict, path=method)
+    def _record_decisions(self, mediator: Mediator) -> None:
+        for decision in mediator.take_decisions():
+            verdict = Verdict(decision.verdict, decision.rule, decision.reason)
+            self._record(verdict, path=decision.subject, would_deny=self._service.only_report and not verdict.allowed)
 
     def _record(self, verdict: Verdict, *, would_deny: bool = False, path: str = "") -> None:
         self._service.audit.record(self._entry("decision", verdict, would_deny=would_deny, path=path))
@@ -329,6 +367,12 @@ class Connection:
             headers.append(("Connection", "close"))
         is_head = self._head is not None and self._head.method == "HEAD"
         await self._client.send(write_answer(status, headers) + (b"" if is_head else body))
+
+
+def _goodbye(mediator: Mediator, denied: Denied) -> bytes:
+    """What a mediator has to say to the client at the end, where it has something."""
+    say = getattr(mediator, "goodbye", None)
+    return bytes(say(denied)) if say is not None else b""
 
 
 async def _copy(source: Wire, target: Wire) -> None:

@@ -97,7 +97,7 @@ class Exchange:
 
     async def _upload(self, rest: bytes, approve: Approve) -> None:
         headers = [*_OWN_HEADERS, ("Connection", "close"), *self.forward.headers]
-        has_body = self.forward.dockerfile is not None
+        has_body = self.forward.build is not None
         if has_body:
             headers.append(("Transfer-Encoding", "chunked"))
         await self._to_engine(write_request(self.forward.method, self.forward.target, headers))

@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Forward:
-    """The guard sends a request of its own. ``dockerfile`` is the path in the tar that is its body, if it has one.
+    """The guard sends a request of its own. ``build`` is there when its body is the context of that build.
 
     ``rewrite`` makes the guard's answer of the engine's; without it the engine's body is passed on as it comes.
     """
@@ -50,7 +50,7 @@ class Forward:
     method: str
     target: str
     headers: Headers = ()
-    dockerfile: str | None = None
+    build: BuildQuery | None = None
     rewrite: Callable[[bytes, GuardPolicy], bytes] | None = field(default=None, repr=False)
 
 
@@ -209,12 +209,12 @@ def _info(call: Call) -> Decision:
 
 def _build(call: Call) -> Decision:
     check_registry_config(call.head.get("x-registry-config"))
-    asked: BuildQuery = read_build_query(call.query, call.policy)
+    asked = read_build_query(call.query, call.policy)
     return Forward(
         "POST",
         call.url("/build", asked.to_query(call.policy)),
         (("Content-Type", "application/x-tar"),),
-        dockerfile=asked.dockerfile,
+        build=asked,
     )
 
 

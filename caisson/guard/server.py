@@ -12,7 +12,8 @@ from pathlib import Path
 
 from caisson.errors import CaissonError
 from caisson.guard.audit import Audit, AuditSummary
-from caisson.guard.connection import Connection, Mediator, Service
+from caisson.guard.build_query import BuildQuery
+from caisson.guard.connection import CheckDockerfile, Connection, Mediator, Service
 from caisson.guard.engine_facts import ask_engine
 from caisson.guard.listening import SUFFIX, listening
 from caisson.guard.peer import is_container_id
@@ -29,7 +30,7 @@ def _no_streams(upgrade: Upgrade, policy: GuardPolicy) -> Mediator:  # noqa: ARG
     raise Denied(upgrade.kind, "BuildKit can't be used on this socket.")
 
 
-def _any_dockerfile(dockerfile: bytes) -> None:  # noqa: ARG001
+def _any_dockerfile(dockerfile: bytes, asked: BuildQuery) -> None:  # noqa: ARG001
     return
 
 
@@ -38,7 +39,8 @@ class Guard:
 
     ``with Guard(policy, engine_socket=…) as guard`` makes ``guard.socket_path``; until ``serve_only`` has named the
     container, nobody is served. ``gid`` is the group that may connect. ``check_dockerfile`` gets the Dockerfile that
-    the engine is about to use and raises ``Denied``. Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
+    the engine is about to use, with what the build asks for, and raises ``Denied``.
+    Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Guard:
         socket_path: Path | str | None = None,
         gid: int | None = None,
         audit: Audit | None = None,
-        check_dockerfile: Callable[[bytes], None] = _any_dockerfile,
+        check_dockerfile: CheckDockerfile = _any_dockerfile,
         mediate: Callable[[Upgrade, GuardPolicy], Mediator] = _no_streams,
         serve_anyone: bool = False,
         only_report: bool = False,
