@@ -41,9 +41,10 @@ def guard(
         bool, typer.Option("--audit-only", help="Deny nothing; say what would be denied. The socket is then unguarded.")
     ] = False,
 ) -> None:
-    """Guard the Docker socket: whoever connects can build one image, and do nothing else.
+    """Guard the Docker socket, so that only one image can be built.
 
-    It runs until Ctrl-C, and the socket is gone with it. Denials are printed as they happen.
+    Whoever connects can do that, and nothing else. It runs until Ctrl-C, and the socket is gone with it. Denials
+    are printed as they happen.
     """
     from caisson.errors import CaissonError
     from caisson.guard.audit import Audit, Entry
