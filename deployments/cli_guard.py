@@ -44,15 +44,20 @@ def guard(
     """Guard the Docker socket, so that only one image can be built.
 
     Whoever connects can do that, and nothing else. It runs until Ctrl-C, and the socket is gone with it. Denials
-    are printed as they happen.
+    are printed as they happen. The classic builder only: BuildKit's streams are denied.
     """
     from caisson.errors import CaissonError
     from caisson.guard.audit import Audit, Entry
+    from caisson.guard.dockerfile_check import dockerfile_check
+    from caisson.guard.dockerfile_lines import Dialect
+    from caisson.guard.dockerfile_policy import DockerfilePolicy
+    from caisson.guard.engine_facts import ask_engine
     from caisson.guard.policy import GuardPolicy
     from caisson.guard.server import Guard
     from caisson.reference import parse_reference
     from caisson.settings import load_settings
     from caisson.sizes import parse_size
+    from caisson.spec import RESERVED_REGISTRY
     from caisson.untrusted import clean
 
     settings = load_settings(**({"docker_host": engine} if engine else {}))
@@ -71,6 +76,8 @@ def guard(
         log = Audit(audit, echo=echo)
     except OSError as error:
         raise SettingsInvalid(f"--audit: {audit} can't be written ({error.strerror}).") from None
+    facts, _ = ask_engine(Path(settings.docker_socket))
+    dockerfiles = DockerfilePolicy(Dialect.of_engine(facts.version), RESERVED_REGISTRY)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -81,6 +88,7 @@ def guard(
         socket_path=socket.absolute(),
         gid=group,
         audit=log,
+        check_dockerfile=dockerfile_check(dockerfiles, platform=f"{facts.os}/{facts.arch}"),
         serve_anyone=not container,
         only_report=audit_only,
     )

@@ -24,7 +24,7 @@ die() {
 # Where state is kept; without the right to write there, in the clone.
 state_dir() {
     local wanted=${CAISSON_STATE_DIR:-/var/lib/caisson}
-    if mkdir -p "$wanted/setup" 2>/dev/null && [[ -w $wanted/setup ]]; then
+    if (umask 077 && mkdir -p "$wanted/setup") 2>/dev/null && [[ -w $wanted/setup ]]; then
         printf '%s' "$wanted"
     else
         mkdir -p "$ROOT/.state/setup"
