@@ -22,12 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from caisson.cgroups import CGROUP_ROOT, Cgroup, hierarchy
+from caisson.cgroups import CGROUP_ROOT, CONTROLLERS, Cgroup, child_groups, hierarchy
 from caisson.engine import EngineInfo
 from caisson.spec import Limits
 
 PARENT = "caisson"
-_CONTROLLERS = ("memory", "pids", "cpu")
 # More builds at once than a host has room for.
 _MOST_GROUPS = 256
 _ATTEMPTS = 20
@@ -210,10 +209,10 @@ class _Tree:
         if self.version == 1:
             # Docker makes its own directories in all of them, beside our three.
             self._bases = [base for base in sorted(root.iterdir()) if base.is_dir() and not base.is_symlink()]
-            self._base = {controller: hierarchy(root, controller) for controller in _CONTROLLERS}
+            self._base = {controller: hierarchy(root, controller) for controller in CONTROLLERS}
         else:
             self._bases = [root]
-            self._base = dict.fromkeys(_CONTROLLERS, root)
+            self._base = dict.fromkeys(CONTROLLERS, root)
 
     @property
     def limiting(self) -> list[Path]:
@@ -228,13 +227,12 @@ class _Tree:
         return self._base["memory"] / self._parent / name
 
     def cgroup(self, name: str) -> Cgroup:
-        directories = (self._base[controller] / self._parent / name for controller in _CONTROLLERS)
+        directories = (self._base[controller] / self._parent / name for controller in CONTROLLERS)
         return Cgroup(self.version, self.path(name), *directories)
 
     def names(self) -> list[str]:
         try:
-            with os.scandir(self._base["memory"] / self._parent) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(group.name for group in child_groups(self._base["memory"] / self._parent))
         except OSError:
             return []
 
@@ -275,7 +273,7 @@ class _Tree:
 
 def _enable_controllers(directory: Path) -> None:
     file = directory / "cgroup.subtree_control"
-    missing = [controller for controller in _CONTROLLERS if controller not in file.read_text().split()]
+    missing = [controller for controller in CONTROLLERS if controller not in file.read_text().split()]
     if missing:
         _write(file, " ".join(f"+{controller}" for controller in missing))
 
@@ -295,12 +293,8 @@ def _has_process(directory: Path) -> bool:
 
 def _with_all_below(directory: Path) -> list[Path]:
     """The group and all below it, children first; none when it is not there."""
-    found: list[Path] = []
     try:
-        with os.scandir(directory) as entries:
-            children = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        children = child_groups(directory)
     except FileNotFoundError:
-        return found
-    for child in children:
-        found.extend(_with_all_below(child))
-    return [*found, directory]
+        return []
+    return [*(group for child in children for group in _with_all_below(child)), directory]

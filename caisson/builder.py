@@ -114,11 +114,17 @@ def is_overdue(builder: ContainerInfo, now: datetime) -> bool:
 
     One that was started has ended by itself by then; one that never was has not.
     """
+    deadline = read_deadline(builder)
+    return deadline is not None and now > deadline + _OVERDUE
+
+
+def read_deadline(builder: ContainerInfo) -> datetime | None:
+    """The deadline on a builder's label; None where it tells no time, or one without a zone."""
     try:
         deadline = datetime.fromisoformat(builder.labels.get(LABEL_DEADLINE, ""))
-        return now > deadline + _OVERDUE
-    except (ValueError, TypeError):
-        return False
+    except ValueError:
+        return None
+    return deadline if deadline.tzinfo else None
 
 
 def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:

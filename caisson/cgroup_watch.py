@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from caisson.cgroups import Cgroup, read_counter
+from caisson.cgroups import Cgroup, child_groups, read_counter
 
 _TICK_SECONDS = 0.02
 _ITSELF = ""
@@ -150,8 +150,7 @@ def _keep_highest(counts: dict[str, int], name: str, count: int) -> None:
 def _below(directory: Path, depth: int) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     try:
-        with os.scandir(directory) as entries:
-            children = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        children = child_groups(directory)
     except OSError:
         return found
     for child in children:

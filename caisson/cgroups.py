@@ -7,10 +7,13 @@ Docker's own answers say what was asked for; only these files say what holds. Bo
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CONTROLLERS = ("memory", "pids", "cpu")
+"""Those that limit a build."""
 _UNLIMITED_V1 = 1 << 60
 
 
@@ -42,18 +45,11 @@ class KernelLimits:
 def find_cgroup(pid: int, *, proc: Path = Path("/proc"), root: Path = CGROUP_ROOT) -> Cgroup | None:
     """The group of a process on this host; None when it can't be read (another host, a dead process)."""
     try:
-        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        paths = group_paths((proc / str(pid) / "cgroup").read_text())
     except OSError:
         return None
-    paths: dict[str, str] = {}
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        for controller in controllers.split(","):
-            paths[controller] = path
     if "memory" in paths:
-        names = ("memory", "pids", "cpu")
-        directories = (hierarchy(root, name) / paths.get(name, "").lstrip("/") for name in names)
+        directories = (hierarchy(root, name) / paths.get(name, "").lstrip("/") for name in CONTROLLERS)
         found = Cgroup(1, paths["memory"], *directories)
     elif paths.get(""):
         directory = root / paths[""].lstrip("/")
@@ -62,6 +58,27 @@ def find_cgroup(pid: int, *, proc: Path = Path("/proc"), root: Path = CGROUP_ROO
         return None
     # The root group limits nothing, and would take every process of the host for the builder's.
     return found if found.path.strip("/") and found.memory.is_dir() else None
+
+
+def group_paths(text: str) -> dict[str, str]:
+    """Controller → path, of the text of ``/proc/<pid>/cgroup``; version 2's one path has the controller ``""``.
+
+    >>> group_paths("0::/user.slice"), group_paths("4:cpu,cpuacct:/a")
+    ({'': '/user.slice'}, {'cpu': '/a', 'cpuacct': '/a'})
+    """
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            paths[controller] = path
+    return paths
+
+
+def child_groups(directory: Path) -> list[Path]:
+    """The groups right below a group; raises ``OSError``."""
+    with os.scandir(directory) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def hierarchy(root: Path, controller: str) -> Path:

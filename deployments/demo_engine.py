@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from caisson.errors import EngineRefused, EngineUnreachable
+from caisson.unix_http import UnixConnection
 
 LABEL_DEMO = "caisson.demo"
 
@@ -105,23 +105,12 @@ def _await_exit(engine: _Engine, container: str, seconds: float) -> int | None:
         time.sleep(_POLL_SECONDS)
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("docker", timeout=_TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class _Engine:
     """The engine's own API on its socket: two calls that builds need not are no reason to widen their protocol."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._connection = _Connection(path)
+        self._connection = UnixConnection(path, timeout=_TIMEOUT_SECONDS)
 
     def __enter__(self) -> _Engine:
         return self

@@ -9,7 +9,6 @@ import functools
 import http.client
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+
+from caisson.unix_http import UnixConnection
 
 SETUP = Path(__file__).parent.parent / "deployments" / "setup"
 # How long a builder that is being removed when the last test ends may take to be gone.
@@ -58,20 +59,9 @@ class EngineHost:
         return "" if self.root == Path("/") else str(self.root / "var/lib/docker")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("docker", timeout=5)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask_engine(host: EngineHost, path: str) -> Any:
     """What the engine answers to ``GET path``; raises ``OSError`` when it doesn't answer, or not with 200."""
-    connection = _UnixConnection(host.socket)
+    connection = UnixConnection(host.socket, timeout=5)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

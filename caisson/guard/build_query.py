@@ -14,7 +14,6 @@ from typing import Any
 from caisson.guard.policy import CPU_PERIOD, GuardPolicy
 from caisson.guard.query import parse_json, write_json
 from caisson.guard.verdict import Denied
-from caisson.reference import Reference, parse_reference
 
 _FLAGS = frozenset({"q", "nocache", "pull", "rm", "forcerm", "squash"})
 _NUMBERS = frozenset({"memory", "memswap", "cpushares", "cpuperiod", "cpuquota", "shmsize"})
@@ -135,11 +134,7 @@ def _by_key(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
 
 def _check_name(name: str, policy: GuardPolicy) -> None:
-    try:
-        asked: Reference | None = parse_reference(name)
-    except ValueError:
-        asked = None
-    if asked != policy.image:
+    if not policy.is_own_image(name):
         raise Denied("build-name", f"The image has to be named {policy.image}; its final tags are set after the build.")
 
 

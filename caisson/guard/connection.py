@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from caisson.guard.audit import Audit, Entry, Event
 from caisson.guard.build_query import BuildQuery
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
+from caisson.guard.grpc_mediator import Passed
 from caisson.guard.http1 import (
     NO_BODY,
     HeadReader,
@@ -34,35 +35,13 @@ CheckDockerfile = Callable[[bytes, BuildQuery], None]
 """Judges the Dockerfile that the engine is about to use, with what the build asks for; raises ``Denied``."""
 
 
-class Passed(Protocol):
-    """What is to be sent now, to each side."""
-
-    @property
-    def to_daemon(self) -> bytes: ...
-    @property
-    def to_client(self) -> bytes: ...
-
-
-class MediatorDecision(Protocol):
-    """What was decided of one call of a stream; ``subject`` is its method."""
-
-    @property
-    def rule(self) -> str: ...
-    @property
-    def verdict(self) -> Literal["allow", "deny"]: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-
-
 class Mediator(Protocol):
     """Judges one h2c stream: what a side sent goes in, what is to be sent comes out; raises ``Denied``."""
 
     def client_bytes(self, data: bytes) -> Passed: ...
     def server_bytes(self, data: bytes) -> Passed: ...
-    def take_decisions(self) -> Sequence[MediatorDecision]:
-        """What was decided since it was last asked."""
+    def verdicts(self) -> list[tuple[str, Verdict]]:
+        """What was decided since it was last asked, with the path of each call."""
 
 
 @dataclass
@@ -317,9 +296,8 @@ class Connection:
             engine.close()
 
     def _record_decisions(self, mediator: Mediator) -> None:
-        for decision in mediator.take_decisions():
-            verdict = Verdict(decision.verdict, decision.rule, decision.reason)
-            self._record(verdict, path=decision.subject, would_deny=self._service.only_report and not verdict.allowed)
+        for path, verdict in mediator.verdicts():
+            self._record(verdict, path=path, would_deny=self._service.only_report and not verdict.allowed)
 
     def _record(self, verdict: Verdict, *, would_deny: bool = False, path: str = "") -> None:
         self._service.audit.record(self._entry("decision", verdict, would_deny=would_deny, path=path))

@@ -5,32 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
 from pathlib import Path
 
 from caisson.errors import EngineUnreachable
 from caisson.guard.policy import choose_api
 from caisson.guard.rules import EngineFacts
+from caisson.unix_http import UnixConnection
 
 _SECONDS = 10
 _MOST_BYTES = 1 << 20
 _API = re.compile(r"([0-9])\.([0-9]{1,3})")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("docker", timeout=_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask_engine(path: Path) -> tuple[EngineFacts, tuple[int, int]]:
     """What clients are told of the engine, and the API version to speak with it; raises ``EngineUnreachable``."""
-    connection = _UnixConnection(path)
+    connection = UnixConnection(path, timeout=_SECONDS)
     try:
         connection.request("GET", "/_ping")
         ping = connection.getresponse()

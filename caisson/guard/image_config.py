@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from caisson.guard.policy import GuardPolicy
+from caisson.guard.query import load_strict
 from caisson.guard.verdict import Denied
 
 
@@ -15,24 +13,13 @@ def check_labels(config: bytes, policy: GuardPolicy) -> None:
     That decoder takes a key in any case and merges what comes twice, so neither may be.
     """
     try:
-        found = json.loads(config, object_pairs_hook=_object, parse_constant=_never)
+        found = load_strict(config)
     except (ValueError, RecursionError) as error:
         raise Denied("build-result", "An image's configuration is not plain JSON.") from error
     labels = _get(_get(found, "config"), "labels")
     for key, value in policy.labels:
         if not isinstance(labels, dict) or labels.get(key) != value:
             raise Denied("build-labels", f"The image's configuration has not the build's own label {key!r}.")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-def _never(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _get(value: object, key: str) -> object:

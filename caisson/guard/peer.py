@@ -12,6 +12,8 @@ import socket
 import struct
 from pathlib import Path
 
+from caisson.cgroups import group_paths
+
 _CREDENTIALS = struct.Struct("=iII")
 # The last part of the path alone: a group below a container's is that of a RUN step, which has no business here.
 _CONTAINER = re.compile(r"(?:.*/)?(?:docker[-/])(?P<id>[0-9a-f]{64})(?:\.scope)?")
@@ -26,12 +28,7 @@ def container_in(cgroup: str) -> str:
     >>> container_in("0::/user.slice/session-1.scope")
     ''
     """
-    paths: dict[str, str] = {}
-    for line in cgroup.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        for controller in controllers.split(","):
-            paths[controller] = path
+    paths = group_paths(cgroup)
     # The memory controller's on version 1, the only one on version 2.
     match = _CONTAINER.fullmatch(paths.get("memory", paths.get("", "")))
     return match["id"] if match else ""

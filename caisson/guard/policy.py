@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from caisson.reference import Reference
+from caisson.reference import Reference, parse_reference
 
 # Older engines know fewer ways to be asked, newer ones more: between these two the guard knows them all.
 OLDEST_API, NEWEST_API = (1, 41), (1, 45)
@@ -98,6 +98,13 @@ class GuardPolicy:
     def api(self) -> str:
         """The one API version that the guard speaks with the engine, such as ``1.41``."""
         return f"{self.api_version[0]}.{self.api_version[1]}"
+
+    def is_own_image(self, name: str) -> bool:
+        """Whether a client's name for an image, however it is spelt, means the build's own."""
+        try:
+            return parse_reference(name) == self.image
+        except ValueError:
+            return False
 
     @property
     def cpu_quota(self) -> int:

@@ -64,12 +64,20 @@ def write_query(pairs: tuple[tuple[str, str], ...]) -> str:
 def parse_json(text: str, what: str) -> Any:
     """A JSON value in which no key comes twice; raises ``Denied`` by the rule ``json``."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = load_strict(text)
         # A lone surrogate can be escaped in JSON, and Go reads each as the same replacement character.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise Denied("json", f"{what} is not strict JSON.") from None
     return value
+
+
+def load_strict(text: str | bytes) -> Any:
+    """A JSON value in which no key comes twice, and nothing that only Python takes for JSON.
+
+    Raises ``ValueError``, and ``RecursionError`` for one that is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from caisson.guard.policy import OLDEST_API, GuardPolicy
 from caisson.guard.query import parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
 from caisson.guard.verdict import Denied
-from caisson.reference import parse_reference
 
 
 @dataclass(frozen=True)
@@ -220,11 +219,7 @@ def _build(call: Call) -> Decision:
 
 def _own_image(call: Call) -> str:
     own = call.policy.image
-    try:
-        asked = parse_reference(call.match["name"])
-    except ValueError:
-        asked = None
-    if asked != own:
+    if not call.policy.is_own_image(call.match["name"]):
         raise Denied("other-image", f"Only {own}, the build's own image, can be asked about.")
     return str(own)
 

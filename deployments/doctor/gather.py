@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import hashlib
 import importlib.metadata
@@ -15,12 +14,11 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from caisson.build_group import why_no_group
-from caisson.builder import find_builders
+from caisson.builder import find_builders, read_deadline
 from caisson.disk import DiskUsage, read_disk_usage
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import CaissonError, ServiceUnreachable, SettingsInvalid
-from caisson.plan import LABEL_DEADLINE
 from caisson.settings import Settings
 from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, HostFacts, ServiceFacts
 from deployments.names import build_deployment, pool_name
@@ -164,13 +162,7 @@ def _wanted_content(engine: Engine) -> str:
 
 
 def _builders(engine: Engine) -> tuple[BuilderFacts, ...]:
-    facts: list[BuilderFacts] = []
-    for container in find_builders(engine):
-        deadline: datetime | None = None
-        with contextlib.suppress(ValueError):
-            deadline = datetime.fromisoformat(container.labels.get(LABEL_DEADLINE, ""))
-        facts.append(BuilderFacts(container.name, deadline if deadline and deadline.tzinfo else None))
-    return tuple(facts)
+    return tuple(BuilderFacts(builder.name, read_deadline(builder)) for builder in find_builders(engine))
 
 
 def _apparmor_profiles() -> frozenset[str] | None:
