@@ -26,6 +26,10 @@ POLICY = GuardPolicy(
 GREETING = PREFACE + write_settings({})
 
 
+def rst_stream(stream: int, code: int) -> bytes:
+    return Frame(Type.RST_STREAM, 0, stream, code.to_bytes(4, "big")).encode()
+
+
 def varint(value: int) -> bytes:
     written = b""
     while value > 0x7F:

@@ -175,10 +175,6 @@ def window_update(stream: int, more: int) -> bytes:
     return Frame(Type.WINDOW_UPDATE, 0, stream, more.to_bytes(4, "big")).encode()
 
 
-def rst_stream(stream: int, code: int) -> bytes:
-    return Frame(Type.RST_STREAM, 0, stream, code.to_bytes(4, "big")).encode()
-
-
 def goaway(code: int, text: str) -> bytes:
     """The last frame of a connection; Go's gRPC client prints the text."""
     return Frame(

@@ -15,7 +15,6 @@ from caisson.guard.http2 import (
     Frame,
     Type,
     frame_head,
-    rst_stream,
     window_update,
     write_settings,
 )
@@ -33,6 +32,7 @@ from tests.buildkit_client import (
     pb,
     read_answers,
     read_calls,
+    rst_stream,
     solve,
 )
 
