@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -84,9 +85,12 @@ class CaissonHost:
 
     @property
     def settings(self) -> Settings:
-        return Settings(
-            _env_file=None, **{key.removeprefix("CAISSON_").lower(): value for key, value in self.variables.items()}
-        )
+        # Lists and tables are JSON in variables, and values to the constructor.
+        values = {
+            key.removeprefix("CAISSON_").lower(): json.loads(text) if text.startswith(("[", "{")) else text
+            for key, text in self.variables.items()
+        }
+        return Settings(_env_file=None, **values)
 
     @property
     def env(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from caisson.errors import RequestInvalid
 from deployments.server import client_environment
 from deployments.state import StateDir
 from tests.conftest import find_engines
-from tests.engine.git_servers import git_http
+from tests.engine.git_servers import GitHttp, git_http
 from tests.flows.build_host import BASE, BuildHost, build_host
 from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
 
@@ -57,9 +57,21 @@ def sings(content: bytes) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iterator[BuildHost]:
-    directory = tmp_path_factory.mktemp("canaries")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("canaries")
+
+
+@pytest.fixture(scope="module")
+def http(directory: Path) -> Iterator[GitHttp]:
+    """The host's repositories over HTTP, for whoever has the token; before the host, which binds the token to it."""
+    with git_http(directory / "git", find_engines()[0].gateway, {"oauth2": CANARIES["git token"]}) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def host(directory: Path, http: GitHttp, caisson: CaissonHost) -> Iterator[BuildHost]:
     variables = {
+        "CAISSON_CREDENTIAL_HOSTS": json.dumps({"git-token": [http.url]}),
         "CAISSON_SECRET_GIT_TOKEN": CANARIES["git token"],
         "CAISSON_SECRET_FROM_VARIABLE": CANARIES["secret from a variable"],
     }
@@ -114,7 +126,7 @@ class Seen:
             looker.join()
 
 
-def test_no_canary_sings(host: BuildHost) -> None:
+def test_no_canary_sings(host: BuildHost, http: GitHttp) -> None:
     caisson, image = host.caisson, f"{host.registry_address}/caisson-test/canaries"
     environment = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
     subprocess.run(
@@ -129,19 +141,18 @@ def test_no_canary_sings(host: BuildHost) -> None:
     wait_for("the fork server", lambda: caisson.processes("deployments.fork_server"))
     host.repository("canaries", DOCKERFILE)
     seen = Seen(host)
-    with git_http(host.git.root, host.git.address, {"oauth2": CANARIES["git token"]}) as http:
-        secrets = [
-            "--no-cache",
-            "--secret",
-            "from-variable",
-            "--secret",
-            "from-block",
-            "--git-credentials",
-            "git-token",
-        ]
-        command = [CAISSON, "build", f"{http.url}/private/canaries/.git", "--image", image, "--push", *secrets]
-        with seen.looking():
-            done = subprocess.run(command, env=caisson.env, capture_output=True, check=False)
+    secrets = [
+        "--no-cache",
+        "--secret",
+        "from-variable",
+        "--secret",
+        "from-block",
+        "--git-credentials",
+        "git-token",
+    ]
+    command = [CAISSON, "build", f"{http.url}/private/canaries/.git", "--image", image, "--push", *secrets]
+    with seen.looking():
+        done = subprocess.run(command, env=caisson.env, capture_output=True, check=False)
     command = [CAISSON, "build", f"http://user:{CANARIES['password in a URL']}@example.com/x", "--image", "x"]
     refusals = b""
     # By the command itself, and by a Caisson elsewhere, whose settings the command does not know.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ SCREENSHOTS = Path(os.environ.get("CAISSON_TEST_SCREENSHOTS") or tempfile.mkdtem
 
 DOCKERFILE = """\
 FROM debian:trixie-slim
+LABEL run={run}
 RUN for i in 1 2 3 4 5 6 7 8 9 10; do echo "tick $i"; sleep 1; done
 """
 
@@ -109,7 +111,8 @@ def repository(tmp_path: Path) -> Iterator[str]:
     """URL of a repository whose build talks for ten seconds."""
     content = tmp_path / "content"
     content.mkdir()
-    (content / "Dockerfile").write_text(DOCKERFILE)
+    # Content of this run alone: the engine still has the steps of earlier ones.
+    (content / "Dockerfile").write_text(DOCKERFILE.format(run=uuid.uuid4().hex))
     (content / "VERSION").write_text("1.2.3\n")
     with served(make_repository(content, tmp_path / "served" / "app.git"), find_engines()[0].gateway) as url:
         yield url
