@@ -19,7 +19,7 @@ from caisson.buildlog import BuildLog
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.clone import Source
 from caisson.engine import Engine, EngineInfo, RegistryAuth
-from caisson.errors import BuildCancelled, CaissonError, SettingsInvalid
+from caisson.errors import BuildCancelled, CaissonError, EngineRefused, RequestInvalid, SettingsInvalid
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
 from caisson.ledger import Ledger
@@ -36,7 +36,7 @@ from caisson.report import (
 )
 from caisson.request import BuildRequest
 from caisson.settings import Settings
-from caisson.spec import BuildSpec
+from caisson.spec import BuildSpec, fit_cpus
 from caisson.tagging import Commit, PlannedTag, oci_labels, plan_tags
 
 
@@ -80,6 +80,7 @@ class Build:
         now: datetime | None = None,
     ) -> None:
         self.spec, self.settings, self.engine, self.secrets = spec, settings, engine, secrets
+        self._asked_cpus = request.limits.cpus
         self.started = now or datetime.now(UTC)
         self._clock = time.monotonic()
         seconds = spec.limits.timeout_seconds + settings.deadline_grace_seconds
@@ -148,6 +149,29 @@ class Build:
         self.record.steps.append(
             StepReport.model_validate({"name": name, "state": state, "seconds": seconds, "reason": reason})
         )
+
+    def fit_limits(self) -> None:
+        """No more cores than the engine has; raises ``RequestInvalid`` where the request itself named more."""
+        assert self.record.engine is not None
+        self.spec, note = fit_cpus(self.spec, asked=self._asked_cpus, engine_cpus=self.record.engine.cpus)
+        if note:
+            self.record.notes.append(note)
+
+    def check_image_name(self) -> None:
+        """Whether the engine takes the image's name at all; raises ``RequestInvalid`` before anything is built.
+
+        Engine 20.10 knows no registries by IPv6 address, 26.1 does; from which version on is for the engine to say.
+        """
+        image = self.spec.image
+        if not image.registry.startswith("["):
+            return
+        try:
+            self.engine.inspect_image(f"{image}:latest")
+        except EngineRefused:
+            version = self.record.engine.version if self.record.engine else "here"
+            raise RequestInvalid.from_fields(
+                [("image", f"engine {version} takes no IPv6 address as a registry ({image.registry}); give its name")]
+            ) from None
 
     def decide_registry_auth(self) -> None:
         """Whether the push gets the host's credential; raises ``SettingsInvalid`` before anything is built."""

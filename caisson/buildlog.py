@@ -17,10 +17,13 @@ from types import TracebackType
 from typing import TextIO
 
 from caisson.redact import Redactor
+from caisson.untrusted import shorten
 
 _BATCH_LINES = 100
 _BATCH_SECONDS = 0.5
 _TAIL_LINES = 50
+# The tail is part of each report, and with it of Prefect's database; a line can be megabytes of minified code.
+_TAIL_CHARACTERS = 2_000
 
 Sink = Callable[[str], None]
 
@@ -65,7 +68,7 @@ class BuildLog:
         clean = self._redactor.redact(text)
         with self._lock:
             self._file.write(f"{clean}\n")
-            self._tail.append(clean)
+            self._tail.append(shorten(clean, _TAIL_CHARACTERS))
             self._pending.append(clean)
             full = len(self._pending) >= _BATCH_LINES
         if full:
@@ -80,6 +83,7 @@ class BuildLog:
         return self._redactor.redact(text)
 
     def tail(self, lines: int = _TAIL_LINES) -> list[str]:
+        """The last lines, each cut after 2,000 characters; the file has them whole."""
         with self._lock:
             return list(self._tail)[-lines:]
 

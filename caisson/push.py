@@ -21,6 +21,9 @@ _MAX_READ = 8_192
 _MAX_SHOWN = 400
 _LONGEST_DELAY_SECONDS = 30.0
 _LINE_SECONDS = 1.0
+# Over all tags of a build together: a registry that restarts is back within a minute, and one that fails for longer
+# would hold the build's place on this host for tags times attempts times half a minute.
+RETRY_SECONDS = 60.0
 _FAULT = "fault"
 _TRUST = "trust"
 
@@ -163,6 +166,37 @@ def retry_delay(attempt: int) -> float:
     [2.0, 4.0, 8.0, 30.0]
     """
     return min(_LONGEST_DELAY_SECONDS, 2.0 ** min(attempt, 10))
+
+
+@dataclass
+class PushRetries:
+    """How much trying again is left to the pushes of one build: ``attempts`` a tag, ``RETRY_SECONDS`` over all tags.
+
+    What counts is the waiting and the tries that failed again. No try begins after that time; one that has begun ends
+    when the engine gives up on it.
+    """
+
+    attempts: int
+    spent: float = 0.0
+
+    def delay(self, error: CaissonError, attempt: int) -> float | None:
+        """Seconds until the next try after ``attempt`` (from 1) failed so; None: it is the failure to tell."""
+        delay = retry_delay(attempt)
+        if not should_retry(error) or attempt >= self.attempts or self.spent + delay > RETRY_SECONDS:
+            return None
+        return delay
+
+    def spend(self, seconds: float) -> None:
+        """Count the wait before a try that failed again, and that try."""
+        self.spent += seconds
+
+    def give_up(self, error: CaissonError, attempt: int) -> CaissonError:
+        """The failure of the last ``attempt``, which says how long was tried; unchanged after a single one."""
+        if attempt == 1:
+            return error
+        said = f"{error.message} It was tried {attempt} times; {self.spent:.0f} s went into trying again."
+        tried = {"attempts": attempt, "retry_seconds": round(self.spent, 1)}
+        return type(error)(said, hint=error.hint, details={**error.details, **tried})
 
 
 def parse_push_line(line: Mapping[str, Any]) -> PushProgress | Digest | CaissonError | None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -261,6 +261,24 @@ def _check_total(request: BuildRequest, fields: _Fields) -> None:
             "build_args",
             f"with the labels they have {total} bytes; {_MAX_TOTAL} at most, so put files into the repository",
         )
+
+
+def fit_cpus(spec: BuildSpec, *, asked: float, engine_cpus: int) -> tuple[BuildSpec, str]:
+    """The spec with no more cores than the engine has, and what to tell of that; an engine refuses to create the rest.
+
+    ``asked`` is what the request named, 0 for the host's default; ``engine_cpus`` is 0 where it is not known. Raises
+    ``RequestInvalid`` when the request itself named too many: it is not to get less than it asked for.
+    """
+    cpus = spec.limits.cpus
+    if not engine_cpus or cpus <= engine_cpus:
+        return spec, ""
+    has = f"{engine_cpus} CPU{'s' if engine_cpus > 1 else ''}"
+    if asked:
+        raise RequestInvalid.from_fields(
+            [("limits.cpus", f"{cpus:g} is more than the engine has; it has {has}, so ask for {engine_cpus} at most")]
+        )
+    note = f"The default of {cpus:g} CPUs was lowered to {engine_cpus}: the engine has {has}."
+    return replace(spec, limits=replace(spec.limits, cpus=float(engine_cpus))), note
 
 
 def _labels(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -90,9 +90,12 @@ def run_build(
 
 
 def _steps(build: Build, call: StepCaller) -> None:
-    spec, settings, record = build.spec, build.settings, build.record
+    settings, record = build.settings, build.record
     socket = read_socket(settings)
     record.engine = build.engine.info()
+    build.fit_limits()
+    build.check_image_name()
+    spec = build.spec
     if spec.push:
         build.decide_registry_auth()
     record.chosen = choose_builder(

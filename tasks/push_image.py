@@ -7,7 +7,7 @@ import time
 from caisson.build import Build
 from caisson.engine import RegistryAuth
 from caisson.errors import CaissonError
-from caisson.push import PushLog, retry_delay, should_retry
+from caisson.push import PushLog, PushRetries
 from tasks.step import step
 
 
@@ -18,26 +18,29 @@ def push_image(build: Build) -> None:
     if auth is None:
         build.log.line(f"no credential of this host is bound to {build.spec.image.registry}: pushing without one")
     pushed = []
+    retries = PushRetries(build.settings.push_attempts)
     for tag in build.record.tags:
-        digest = _push(build, tag.reference, auth)
+        digest = _push(build, tag.reference, auth, retries)
         build.log.line(f"{tag.reference} is pushed: {digest}")
         pushed.append(tag.model_copy(update={"digest": digest}))
     build.record.tags = pushed
 
 
-def _push(build: Build, reference: str, auth: RegistryAuth | None) -> str:
-    for attempt in range(1, build.settings.push_attempts + 1):
+def _push(build: Build, reference: str, auth: RegistryAuth | None, retries: PushRetries) -> str:
+    attempt, began = 1, time.monotonic()
+    while True:
         try:
             return _push_once(build, reference, auth)
         except CaissonError as error:
-            if attempt == build.settings.push_attempts or not should_retry(error):
-                raise
-            delay = retry_delay(attempt)
-            build.log.line(
-                f"{error.message} Trying again in {delay:.1f} s ({attempt} of {build.settings.push_attempts})."
-            )
+            if attempt > 1:
+                retries.spend(time.monotonic() - began)
+            delay = retries.delay(error, attempt)
+            if delay is None:
+                raise retries.give_up(error, attempt) from None
+            build.log.line(f"{error.message} Trying again in {delay:.1f} s ({attempt} of {retries.attempts}).")
+            began = time.monotonic()
             time.sleep(delay)
-    raise AssertionError
+            attempt += 1
 
 
 def _push_once(build: Build, reference: str, auth: RegistryAuth | None) -> str:

@@ -265,6 +265,32 @@ def test_bad_refs_and_repositories(builds: Builds) -> None:
         builds(repository, secrets=["x"], builder="classic")
 
 
+def test_more_cores_than_the_engine_has_are_refused_and_a_default_of_more_is_lowered(
+    builds: Builds, engine: Engine
+) -> None:
+    has = engine.info().cpus
+    repository = builds.repository(BASE + "RUN true\n", "cores")
+    with pytest.raises(RequestInvalid, match=rf"limits\.cpus: {has + 1} is more than the engine has"):
+        builds(repository, limits={"cpus": has + 1})
+    report = builds.with_settings(cpus=has + 1.0)(repository, no_cache=True)
+    assert report.limits is not None
+    assert (report.limits.asked_cpus, report.limits.cpus) == (has, has)
+    assert [note for note in report.notes if "was lowered" in note]
+
+
+def test_a_registry_by_ipv6_address_is_refused_early_where_the_engine_knows_none(
+    builds: Builds, engine: Engine
+) -> None:
+    repository = builds.repository(BASE + "RUN true\n", "ipv6")
+    if engine.info().api < (1, 42):
+        with pytest.raises(RequestInvalid, match=r"image: engine 20\.10\.\S+ takes no IPv6 address"):
+            builds(repository, image="[::1]:5000/caisson-test/app")
+        return
+    report = builds(repository, image="[::1]:5000/caisson-test/app")
+    for tag in report.tags:
+        assert engine.untag_image(tag.reference)
+
+
 def test_a_builder_removed_from_outside_ends_the_build_as_cancelled(
     builds: Builds, engine: Engine, builder: str
 ) -> None:

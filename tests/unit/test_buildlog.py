@@ -33,6 +33,15 @@ def test_50_000_lines_arrive_complete_in_order_and_in_few_messages(tmp_path: Pat
     assert len(messages) < 1000
 
 
+def test_a_long_line_is_cut_in_the_tail_and_whole_in_the_file(tmp_path: Path) -> None:
+    line = "x" * 1_000_000
+    with BuildLog(tmp_path / "log", []) as log:
+        log.line(line)
+        log.line("x" * 2_000)
+        assert log.tail() == ["x" * 1_999 + "…", "x" * 2_000]
+    assert (tmp_path / "log").read_text().splitlines()[0] == line
+
+
 def test_a_quiet_build_is_still_seen_within_a_second(tmp_path: Path) -> None:
     messages: list[str] = []
     with BuildLog(tmp_path / "log", []) as log:

@@ -9,7 +9,15 @@ import pytest
 import caisson.push
 from caisson.engine import PushProgress
 from caisson.errors import CaissonError, EngineLost, EngineRefused, PushDenied, RegistryUnreachable
-from caisson.push import PushLog, classify_push_error, parse_push_line, retry_delay, should_retry
+from caisson.push import (
+    RETRY_SECONDS,
+    PushLog,
+    PushRetries,
+    classify_push_error,
+    parse_push_line,
+    retry_delay,
+    should_retry,
+)
 from caisson.reference import Digest
 
 DIGEST = "sha256:1716965af44eee1999d4c8e19ebe45a0db1c9e75d1cea2620325f845dc04bdab"
@@ -172,6 +180,44 @@ def test_delays_grow_and_are_bounded() -> None:
     assert delays[:2] == [2, 4]
     assert delays == sorted(delays)
     assert max(delays) == 30
+
+
+FAULT = classify_push_error("received unexpected HTTP status: 503 Service Unavailable")
+
+
+def _try_in_vain(retries: PushRetries, seconds: float) -> tuple[int, float]:
+    """Pushes one tag whose tries all fail after so many seconds; returns the tries and the whole time."""
+    attempt, took = 1, seconds
+    while (delay := retries.delay(FAULT, attempt)) is not None:
+        retries.spend(delay + seconds)
+        took += delay + seconds
+        attempt += 1
+    return attempt, took
+
+
+def test_a_tag_is_tried_as_often_as_the_setting_says() -> None:
+    assert _try_in_vain(PushRetries(3), 0.1) == (3, pytest.approx(6.3))
+    assert _try_in_vain(PushRetries(1), 0.1) == (1, 0.1)
+    assert PushRetries(3).delay(PushDenied("x"), 1) is None
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 50])
+def test_all_tags_together_are_tried_again_for_a_minute_and_one_more_try_at_most(seconds: float) -> None:
+    retries = PushRetries(10)
+    again = sum(_try_in_vain(retries, seconds)[1] - seconds for _ in range(12))
+    assert RETRY_SECONDS / 2 < again <= RETRY_SECONDS + seconds
+    assert _try_in_vain(retries, seconds)[0] <= 2
+
+
+def test_the_failure_says_how_long_was_tried() -> None:
+    retries = PushRetries(3)
+    _try_in_vain(retries, 0.1)
+    told = retries.give_up(FAULT, 3)
+    assert type(told) is RegistryUnreachable
+    assert told.message == f"{FAULT.message} It was tried 3 times; 6 s went into trying again."
+    assert told.hint == FAULT.hint
+    assert told.details == {**FAULT.details, "attempts": 3, "retry_seconds": 6.2}
+    assert retries.give_up(FAULT, 1) is FAULT
 
 
 @pytest.mark.parametrize(

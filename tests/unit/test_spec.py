@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from caisson.errors import RequestInvalid
 from caisson.request import Builder, BuildRequest
 from caisson.settings import Settings, load_settings
-from caisson.spec import BuildSpec, make_spec, parse_request
+from caisson.spec import BuildSpec, fit_cpus, make_spec, parse_request
 
 GOOD = {"repository_url": "https://git.example.com/team/app.git", "image": "registry.example.com:5000/team/app"}
 
@@ -218,3 +219,19 @@ def test_the_form_has_a_title_and_a_default_for_every_optional_field() -> None:
     for name, field in schema["properties"].items():
         assert "title" in field or "$ref" in field, name
         assert "anyOf" not in field, name
+
+
+def test_a_request_for_more_cores_than_the_engine_has_is_refused_before_anything_is_made(settings: Settings) -> None:
+    spec = _spec(settings, limits={"cpus": 3})
+    with pytest.raises(RequestInvalid, match=r"limits\.cpus: 3 is more than the engine has; it has 2 CPUs"):
+        fit_cpus(spec, asked=3, engine_cpus=2)
+    for enough in (3, 64):
+        assert fit_cpus(spec, asked=3, engine_cpus=enough) == (spec, "")
+
+
+def test_a_default_of_more_cores_than_the_engine_has_is_lowered_and_told() -> None:
+    spec = _spec(load_settings(_env_file=None, cpus=4))
+    fitted, note = fit_cpus(spec, asked=0, engine_cpus=1)
+    assert fitted == replace(spec, limits=replace(spec.limits, cpus=1.0))
+    assert note == "The default of 4 CPUs was lowered to 1: the engine has 1 CPU."
+    assert fit_cpus(spec, asked=0, engine_cpus=0) == (spec, "")
