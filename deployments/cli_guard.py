@@ -13,7 +13,7 @@ from caisson.errors import RequestInvalid, SettingsInvalid
 
 EXAMPLES = """
 caisson guard --socket /run/user/1000/guard.sock --image team/app:1
-DOCKER_HOST=unix:///run/user/1000/guard.sock DOCKER_BUILDKIT=0 docker build -t team/app:1 .
+DOCKER_HOST=unix:///run/user/1000/guard.sock docker build --provenance=false -t team/app:1 .
 caisson guard --socket /tmp/look.sock --image team/app:1 --audit-only --audit /tmp/look.jsonl
 """
 
@@ -44,7 +44,7 @@ def guard(
     """Guard the Docker socket, so that only one image can be built.
 
     Whoever connects can do that, and nothing else. It runs until Ctrl-C, and the socket is gone with it. Denials
-    are printed as they happen. The classic builder only: BuildKit's streams are denied.
+    are printed as they happen.
     """
     from caisson.errors import CaissonError
     from caisson.guard.audit import Audit, Entry
@@ -88,7 +88,7 @@ def guard(
         socket_path=socket.absolute(),
         gid=group,
         audit=log,
-        check_dockerfile=dockerfile_check(dockerfiles, platform=f"{facts.os}/{facts.arch}"),
+        check_dockerfile=dockerfile_check(dockerfiles),
         serve_anyone=not container,
         only_report=audit_only,
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.policy import CPU_PERIOD, GuardPolicy
 from caisson.guard.query import parse_json, write_json
 from caisson.guard.verdict import Denied
@@ -62,6 +63,11 @@ class BuildQuery:
     """Microseconds in each ``CPU_PERIOD``; 0: the policy's, as with ``memory`` (bytes)."""
     shm_size: int = 0
     network: str = ""
+
+    def inputs(self, platform: str) -> BuildInputs:
+        """What the engine's reader of the Dockerfile is given; an argument without a value is as good as none."""
+        given = tuple((name, value) for name, value in (self.build_args or {}).items() if value is not None)
+        return BuildInputs("classic", given, platform)
 
     def to_query(self, policy: GuardPolicy) -> tuple[tuple[str, str], ...]:
         """The engine's query; each value that matters for safety is the policy's, or within it."""

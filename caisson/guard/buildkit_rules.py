@@ -47,6 +47,8 @@ class BuildIds:
 
     sessions: set[str] = field(default_factory=set)
     builds: set[str] = field(default_factory=set)
+    build_args: dict[str, str] | None = None
+    """Those of the first build, and so of all: its Dockerfile is judged with them."""
 
     def open_session(self, session: str) -> None:
         """A ``/session`` was opened under this ID; raises ``Denied`` for one that can't be one, or one too many."""
@@ -55,6 +57,13 @@ class BuildIds:
     def name_build(self, build: str) -> None:
         """A call named this build; raises ``Denied`` likewise."""
         self._add(self.builds, build, "build", _MOST_BUILDS)
+
+    def fix_build_args(self, given: Mapping[str, str]) -> None:
+        """A build has these arguments; raises ``Denied`` when another on this socket had others."""
+        if self.build_args is None:
+            self.build_args = dict(given)
+        elif self.build_args != given:
+            raise Denied("build-args", "One build has one set of arguments, and another was named on this socket.")
 
     @staticmethod
     def _add(known: set[str], name: str, what: str, most: int) -> None:
@@ -113,6 +122,8 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
     except ProtobufError as error:
         raise Denied("buildkit-message", f"{error}.") from error
     written = method.rewrite(message, policy)
+    if given := {**message.texts("FrontendAttrs"), **message.texts("FrontendOpt")}:
+        ids.fix_build_args({match[1]: value for key, value in given.items() if (match := _ARGUMENT.fullmatch(key))})
     for build in (call.build_id, message.text("Ref")):
         if build:
             ids.name_build(build)

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from caisson.guard.audit import Audit, Entry, Event
-from caisson.guard.build_query import BuildQuery
+from caisson.guard.buildkit_rules import BuildIds
+from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
-from caisson.guard.grpc_mediator import Passed
+from caisson.guard.grpc_mediator import GrpcMediator
 from caisson.guard.http1 import (
     NO_BODY,
     HeadReader,
@@ -25,23 +25,16 @@ from caisson.guard.http1 import (
 from caisson.guard.peer import peer_container
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.rules import Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
+from caisson.guard.session_mediator import SessionMediator
+from caisson.guard.stream import MediatedStream, Mediator
 from caisson.guard.tarscan import TarScan
 from caisson.guard.verdict import Denied, Verdict
 from caisson.guard.wire import Gone, Wire, connect
 
 _DRAIN_SECONDS = 2.0
 
-CheckDockerfile = Callable[[bytes, BuildQuery], None]
-"""Judges the Dockerfile that the engine is about to use, with what the build asks for; raises ``Denied``."""
-
-
-class Mediator(Protocol):
-    """Judges one h2c stream: what a side sent goes in, what is to be sent comes out; raises ``Denied``."""
-
-    def client_bytes(self, data: bytes) -> Passed: ...
-    def server_bytes(self, data: bytes) -> Passed: ...
-    def verdicts(self) -> list[tuple[str, Verdict]]:
-        """What was decided since it was last asked, with the path of each call."""
+CheckDockerfile = Callable[[bytes, BuildInputs], None]
+"""Judges the Dockerfile that the engine is about to use, with what the build is given; raises ``Denied``."""
 
 
 @dataclass
@@ -53,7 +46,6 @@ class Service:
     engine_socket: Path
     audit: Audit
     check_dockerfile: CheckDockerfile
-    mediate: Callable[[Upgrade, GuardPolicy], Mediator]
     container: str = ""
     """The only one that is served; empty: nobody."""
     serve_anyone: bool = False
@@ -61,6 +53,10 @@ class Service:
     connections: int = 0
     active: dict[str, int] = field(default_factory=dict)
     """Builds and sessions that go on now, by their rule."""
+    ids: BuildIds = field(default_factory=BuildIds)
+    """What BuildKit's clients have named on this socket."""
+    streams: set[MediatedStream] = field(default_factory=set)
+    """``/grpc`` streams that go on now: their calls may wait for a session."""
 
 
 class Connection:
@@ -103,6 +99,12 @@ class Connection:
             return
         if not service.container:
             raise Denied("peer", "The container that this socket is for is not known yet.")
+        if not self._container:
+            raise Denied(
+                "peer",
+                "Who connects is in no container that this process can see; "
+                "the guard has to run in the host's own process namespace.",
+            )
         if self._container != service.container:
             raise Denied("peer", "This socket is for another container.")
 
@@ -183,7 +185,7 @@ class Connection:
 
         def approve(dockerfile: bytes) -> None:
             assert forward.build is not None
-            service.check_dockerfile(dockerfile, forward.build)
+            service.check_dockerfile(dockerfile, forward.build.inputs(service.engine.platform))
             self._record(Verdict("allow", "context", ""))
 
         ended = Verdict("allow", rule, "")
@@ -210,9 +212,17 @@ class Connection:
             raise EngineBroken(str(error)) from None
 
     async def _upgrade(self, rule: str, upgrade: Upgrade) -> None:
-        mediator = self._service.mediate(upgrade, self._policy)
+        mediator = self._mediator(upgrade)
         engine = await self._connect()
-        sent = [0, 0]
+        stream = MediatedStream(
+            self._client,
+            engine,
+            mediator,
+            record=lambda verdict, path: self._record(
+                verdict, path=path, would_deny=self._service.only_report and not verdict.allowed
+            ),
+            only_report=self._service.only_report,
+        )
         try:
             own = (("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "0"))
             await engine.send(write_request("POST", upgrade.target, (*own, *upgrade.headers)))
@@ -220,62 +230,24 @@ class Connection:
                 answer, first = await read_answer_head(engine, self._policy.limits)
             if answer.status != 101:
                 raise EngineBroken(f"It answered {answer.status} to an upgrade.")
+            if upgrade.session:
+                self._service.ids.open_session(upgrade.session)
             await self._client.send(write_answer(101, (("Connection", "Upgrade"), ("Upgrade", "h2c"))))
-            await self._stream(engine, mediator, first, sent)
+            if upgrade.session:
+                for waiting in [*self._service.streams]:
+                    await waiting.resume()
+            else:
+                self._service.streams.add(stream)
+            await stream.run(first)
         except TimeoutError:
             raise EngineBroken("It did not answer in time.") from None
         finally:
+            self._service.streams.discard(stream)
             engine.close()
-            self._note_end(Verdict("allow", rule, ""), *sent)
+            self._note_end(Verdict("allow", rule, ""), stream.bytes_in, stream.bytes_out)
 
-    async def _stream(self, engine: Wire, mediator: Mediator, first: bytes, sent: list[int]) -> None:
-        """Pass both ways what the mediator lets through, until one side ends or is denied something."""
-        sending = {engine: asyncio.Lock(), self._client: asyncio.Lock()}
-        watched = True
-
-        async def send(target: Wire, data: bytes) -> None:
-            if data:
-                async with sending[target]:
-                    sent[target is self._client] += len(data)
-                    await target.send(data)
-
-        async def one_way(source: Wire, target: Wire, judged: Callable[[bytes], Passed], data: bytes) -> None:
-            nonlocal watched
-            data = data or await source.receive()
-            while data:
-                passed = None
-                if watched:
-                    try:
-                        passed = judged(data)
-                    except Denied as denied:
-                        self._record_decisions(mediator)
-                        if not self._service.only_report:
-                            await send(self._client, _goodbye(mediator, denied))
-                            raise
-                        watched = False
-                        self._record(denied.verdict, would_deny=True)
-                    self._record_decisions(mediator)
-                if self._service.only_report or passed is None:
-                    await send(target, data)
-                else:
-                    await send(engine, passed.to_daemon)
-                    await send(self._client, passed.to_client)
-                data = await source.receive()
-
-        up = asyncio.create_task(one_way(self._client, engine, mediator.client_bytes, b""))
-        down = asyncio.create_task(one_way(engine, self._client, mediator.server_bytes, first))
-        try:
-            done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if isinstance(error, Denied):
-                    # It is HTTP/2 by now, where no answer of HTTP/1.1 can be given.
-                    self._record(error.verdict)
-                    await self._client.drain(_DRAIN_SECONDS)
-        finally:
-            up.cancel()
-            down.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
+    def _mediator(self, upgrade: Upgrade) -> Mediator:
+        return GrpcMediator(self._policy, self._service.ids) if upgrade.kind == "grpc" else SessionMediator()
 
     async def _pass_by(self, head: RequestHead, rest: bytes) -> None:
         """Pass a request on as it came, though it would be denied: only where denials are not enforced."""
@@ -294,10 +266,6 @@ class Connection:
                 await asyncio.gather(*ways, return_exceptions=True)
         finally:
             engine.close()
-
-    def _record_decisions(self, mediator: Mediator) -> None:
-        for path, verdict in mediator.verdicts():
-            self._record(verdict, path=path, would_deny=self._service.only_report and not verdict.allowed)
 
     def _record(self, verdict: Verdict, *, would_deny: bool = False, path: str = "") -> None:
         self._service.audit.record(self._entry("decision", verdict, would_deny=would_deny, path=path))
@@ -345,12 +313,6 @@ class Connection:
             headers.append(("Connection", "close"))
         is_head = self._head is not None and self._head.method == "HEAD"
         await self._client.send(write_answer(status, headers) + (b"" if is_head else body))
-
-
-def _goodbye(mediator: Mediator, denied: Denied) -> bytes:
-    """What a mediator has to say to the client at the end, where it has something."""
-    say = getattr(mediator, "goodbye", None)
-    return bytes(say(denied)) if say is not None else b""
 
 
 async def _copy(source: Wire, target: Wire) -> None:

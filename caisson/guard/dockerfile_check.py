@@ -1,10 +1,9 @@
-"""The Dockerfile of a context, as the classic builder would read it, judged while the guard still holds its end."""
+"""A Dockerfile on its way to the engine, judged while the guard still holds its end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from caisson.guard.build_query import BuildQuery
 from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.verdict import Denied
@@ -12,16 +11,15 @@ from caisson.guard.verdict import Denied
 _MOST_SHOWN = 5
 
 
-def dockerfile_check(policy: DockerfilePolicy, *, platform: str = "") -> Callable[[bytes, BuildQuery], None]:
-    """What ``Guard`` takes as its ``check_dockerfile``; ``platform`` (``linux/amd64``) is the engine's.
+def dockerfile_check(policy: DockerfilePolicy) -> Callable[[bytes, BuildInputs], None]:
+    """What ``Guard`` takes as its ``check_dockerfile``.
 
     It raises ``Denied`` by the rule of the first finding, with all of them (up to five) in the reason, and for a file
     that the engine's own reader would not take: an engine can be brought down by one (BuildKit's panics without FROM).
     """
 
-    def check(dockerfile: bytes, asked: BuildQuery) -> None:
-        given = tuple((name, value) for name, value in (asked.build_args or {}).items() if value is not None)
-        findings = check_dockerfile(dockerfile, policy, BuildInputs("classic", given, platform))
+    def check(dockerfile: bytes, inputs: BuildInputs) -> None:
+        findings = check_dockerfile(dockerfile, policy, inputs)
         if findings:
             shown = "; ".join(f"line {finding.line}: {finding.reason}" for finding in findings[:_MOST_SHOWN])
             more = f"; and {len(findings) - _MOST_SHOWN} more" if len(findings) > _MOST_SHOWN else ""

@@ -1,7 +1,7 @@
 """Who is at the other end of a unix socket: the container of the process that connected.
 
 ``SO_PEERCRED`` (unix(7)) gives the process as it was when it connected, by its ID in this process's own namespace; the
-kernel tells its control group, and that names the container: ``/docker/<id>`` (cgroupfs) or ``docker-<id>.scope``
+kernel tells its control group, and that names the container: ``<parent>/<id>`` (cgroupfs) or ``docker-<id>.scope``
 (systemd), on both hierarchies (admin-guide/cgroup-v1, cgroup-v2.rst).
 """
 
@@ -16,7 +16,7 @@ from caisson.cgroups import group_paths
 
 _CREDENTIALS = struct.Struct("=iII")
 # The last part of the path alone: a group below a container's is that of a RUN step, which has no business here.
-_CONTAINER = re.compile(r"(?:.*/)?(?:docker[-/])(?P<id>[0-9a-f]{64})(?:\.scope)?")
+_CONTAINER = re.compile(r"(?:.*/)?(?:docker-(?P<scope>[0-9a-f]{64})\.scope|(?P<group>[0-9a-f]{64}))")
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,7 +31,7 @@ def container_in(cgroup: str) -> str:
     paths = group_paths(cgroup)
     # The memory controller's on version 1, the only one on version 2.
     match = _CONTAINER.fullmatch(paths.get("memory", paths.get("", "")))
-    return match["id"] if match else ""
+    return (match["scope"] or match["group"]) if match else ""
 
 
 def peer_process(connection: socket.socket) -> int:

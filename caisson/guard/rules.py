@@ -19,6 +19,7 @@ from caisson.guard.http1 import Headers, RequestHead
 from caisson.guard.policy import OLDEST_API, GuardPolicy
 from caisson.guard.query import parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
+from caisson.guard.session_mediator import ANNOUNCED_ONLY, SESSION_METHODS
 from caisson.guard.verdict import Denied
 
 
@@ -30,6 +31,11 @@ class EngineFacts:
     os: str = "linux"
     arch: str = "amd64"
     builder_version: str = "1"
+
+    @property
+    def platform(self) -> str:
+        """What it builds for, such as ``linux/amd64``."""
+        return f"{self.os}/{self.arch}"
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,12 @@ class Forward:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """The guard asks for an h2c stream, and mediates it."""
+    """The guard asks for an h2c stream, and mediates it; ``session`` is the ID of one that is opened so."""
 
     kind: Literal["grpc", "session"]
     target: str
     headers: Headers = ()
+    session: str = ""
 
 
 Decision = Answer | Forward | Upgrade
@@ -104,7 +111,6 @@ _COMMON_HEADERS = frozenset(
 )  # fmt: skip
 _TAR_TYPES = frozenset({"application/x-tar", "application/tar"})
 _SESSION_ID = re.compile(r"[a-z0-9]{16,64}")
-_SESSION_METHOD = re.compile(r"/[A-Za-z0-9_.]{1,100}/[A-Za-z0-9_]{1,50}")
 _TARGET = re.compile(r"(?P<path>/[A-Za-z0-9._~:/@-]*)(?:\?(?P<query>.*))?", re.DOTALL)
 _VERSION = re.compile(r"/v(?P<major>[0-9])\.(?P<minor>[0-9]{1,2})(?P<path>/.*)")
 
@@ -238,26 +244,28 @@ def _grpc(call: Call) -> Decision:
 
 
 _SESSION = "x-docker-expose-session-"
+_OFFERED = SESSION_METHODS.keys() | ANNOUNCED_ONLY
 
 
 def _session(call: Call) -> Decision:
     head = call.head
     _check_upgrade(head)
-    session_id, name = head.get(f"{_SESSION}uuid") or "", head.get(f"{_SESSION}name") or ""
+    session_id, name, key = (head.get(f"{_SESSION}{field}") or "" for field in ("uuid", "name", "sharedkey"))
     methods = head.all(f"{_SESSION}grpc-method")
     if not _SESSION_ID.fullmatch(session_id):
         raise Denied("session-header", "The session's ID is not 16 to 64 letters and digits.")
-    if len(name) > 256 or head.get(f"{_SESSION}sharedkey"):
-        raise Denied("session-header", "The session's name is too long, or it has a shared key, which is not needed.")
-    if not all(_SESSION_METHOD.fullmatch(method) for method in methods):
-        raise Denied("session-header", "A method of the session is not /SERVICE/METHOD.")
+    if len(name) > 256 or len(key) > 256:
+        raise Denied("session-header", "The session's name or its shared key is too long.")
     headers = (
         ("X-Docker-Expose-Session-Uuid", session_id),
         ("X-Docker-Expose-Session-Name", "caisson"),
+        # Whoever says the same key is given what another client has sent before, and sends only what has changed.
         ("X-Docker-Expose-Session-Sharedkey", ""),
-        *(("X-Docker-Expose-Session-Grpc-Method", method) for method in methods),
+        # What else it offers (to receive files, say) the daemon never learns. Who wants that is denied it in Solve,
+        # where clients print the reason.
+        *(("X-Docker-Expose-Session-Grpc-Method", method) for method in methods if method in _OFFERED),
     )
-    return Upgrade("session", call.url("/session"), headers)
+    return Upgrade("session", call.url("/session"), headers, session=session_id)
 
 
 def _check_upgrade(head: RequestHead) -> None:

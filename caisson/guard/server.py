@@ -6,40 +6,31 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from caisson.errors import CaissonError
 from caisson.guard.audit import Audit, AuditSummary
-from caisson.guard.build_query import BuildQuery
-from caisson.guard.connection import CheckDockerfile, Connection, Mediator, Service
+from caisson.guard.connection import CheckDockerfile, Connection, Service
 from caisson.guard.engine_facts import ask_engine
 from caisson.guard.listening import SUFFIX, listening
 from caisson.guard.peer import is_container_id
 from caisson.guard.policy import GuardPolicy
-from caisson.guard.rules import Upgrade
-from caisson.guard.verdict import Denied
 from caisson.guard.wire import Wire
 
 DEFAULT_DIRECTORY = Path("/run/caisson")
 _STOP_SECONDS = 10
 
 
-def _no_streams(upgrade: Upgrade, policy: GuardPolicy) -> Mediator:  # noqa: ARG001
-    raise Denied(upgrade.kind, "BuildKit can't be used on this socket.")
-
-
-def _any_dockerfile(dockerfile: bytes, asked: BuildQuery) -> None:  # noqa: ARG001
-    return
-
-
 class Guard:
     """Serves one build's socket; a context manager, and whatever ends the process ends it too.
 
-    ``with Guard(policy, engine_socket=…) as guard`` makes ``guard.socket_path``; until ``serve_only`` has named the
-    container, nobody is served. ``gid`` is the group that may connect. ``check_dockerfile`` gets the Dockerfile that
-    the engine is about to use, with what the build asks for, and raises ``Denied``.
+    ``with Guard(policy, engine_socket=…, check_dockerfile=…) as guard`` makes ``guard.socket_path``; until
+    ``serve_only`` has named the container, nobody is served. ``gid`` is the group that may connect.
+    ``check_dockerfile`` gets the Dockerfile that the engine is about to use, with what the build is given, and raises
+    ``Denied``.
     Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
     """
 
@@ -48,12 +39,11 @@ class Guard:
         policy: GuardPolicy,
         *,
         engine_socket: Path | str,
+        check_dockerfile: CheckDockerfile,
         directory: Path | str = DEFAULT_DIRECTORY,
         socket_path: Path | str | None = None,
         gid: int | None = None,
         audit: Audit | None = None,
-        check_dockerfile: CheckDockerfile = _any_dockerfile,
-        mediate: Callable[[Upgrade, GuardPolicy], Mediator] = _no_streams,
         serve_anyone: bool = False,
         only_report: bool = False,
     ) -> None:
@@ -62,7 +52,7 @@ class Guard:
         self._is_private = socket_path is None
         self._engine_socket, self._gid = Path(engine_socket), gid
         self._audit = audit or Audit(build=policy.build_id, most_lines=policy.limits.audit_lines)
-        self._check_dockerfile, self._mediate = check_dockerfile, mediate
+        self._check_dockerfile = check_dockerfile
         self._serve_anyone, self._only_report = serve_anyone, only_report
         self._stack = contextlib.ExitStack()
         self._service: Service | None = None
@@ -78,7 +68,6 @@ class Guard:
             engine_socket=self._engine_socket,
             audit=self._audit,
             check_dockerfile=self._check_dockerfile,
-            mediate=self._mediate,
             serve_anyone=self._serve_anyone,
             only_report=self._only_report,
         )
@@ -108,8 +97,16 @@ class Guard:
         if service is None or not is_container_id(container_id) or service.container not in ("", container_id):
             raise ValueError(f"{container_id[:80]!r} is not the whole ID of the one container of this guard")
         if cgroup_parent is not None:
-            self.policy = service.policy = replace(service.policy, cgroup_parent=cgroup_parent)
+            self._change_policy(cgroup_parent=cgroup_parent)
         service.container = container_id
+
+    def use_labels(self, labels: Mapping[str, str]) -> None:
+        """Label the image so from now on; raises ``ValueError`` for what can be no labels."""
+        self._change_policy(labels=tuple(labels.items()))
+
+    def _change_policy(self, **changes: Any) -> None:
+        assert self._service is not None
+        self.policy = self._service.policy = replace(self.policy, **changes)
 
     def summary(self) -> AuditSummary:
         """What was decided until now, also after the end."""

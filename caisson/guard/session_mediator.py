@@ -90,6 +90,10 @@ class SessionMediator:
             passed.append(frame.encode())
         return Passed(to_client=b"".join(passed))
 
+    def goodbye(self, denied: Denied) -> bytes:  # noqa: ARG002
+        """Nothing: the builder is a server here, and prints nothing of what its client says at the end."""
+        return b""
+
     def verdicts(self) -> list[tuple[str, Verdict]]:
         """The verdicts since the last time, one for each method that the daemon has called, with its path."""
         taken, self._verdicts = self._verdicts, []

@@ -1,4 +1,4 @@
-"""docker buildx on real engines, its two streams mediated: builds are as ever, and attacks on them don't arrive.
+"""docker buildx on real engines behind the guard: builds are as ever, and attacks on them don't arrive.
 
 buildx is the one of the builder image; ``CAISSON_TEST_BUILDX`` names more binaries, separated by colons.
 """
@@ -19,14 +19,13 @@ from caisson.guard.policy import GuardPolicy
 from caisson.reference import parse_reference
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
-from tests.engine.buildkit_tap import Tap, buildkit_tap
+from tests.engine.guarded import Guarded, guarded
 
 IMAGE = "caisson.invalid/build:guard-test"
 POLICY = GuardPolicy(
     image=parse_reference(IMAGE), labels=(("caisson.build", "guard-test"),), cache_mount_namespace="guard-test"
 )
 DOCKERFILE = """\
-# syntax=evil.invalid/frontend
 FROM debian:trixie-slim AS one
 RUN --mount=type=cache,target=/cache --mount=type=secret,id=token cp /run/secrets/token /cache/x && rm /cache/x
 COPY file /file
@@ -53,14 +52,14 @@ def buildx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.fixture
-def tap(engine_host: EngineHost, tmp_path: Path) -> Iterator[Tap]:
-    with buildkit_tap(tmp_path, engine_host.socket, POLICY) as tap:
-        yield tap
+def guard(engine_host: EngineHost, tmp_path: Path) -> Iterator[Guarded]:
+    with guarded(tmp_path, engine_host.socket, POLICY) as guard:
+        yield guard
 
 
-def build(buildx: Path, tap: Tap, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def build(buildx: Path, guard: Guarded, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     own = ["--provenance=false", "--progress=plain", "--secret=id=token,env=TOKEN", f"--tag={IMAGE}"]
-    env = {"DOCKER_HOST": tap.host, "HOME": str(directory), "PATH": os.environ["PATH"], "TOKEN": "s3cret"}
+    env = {"DOCKER_HOST": guard.host, "HOME": str(directory), "PATH": os.environ["PATH"], "TOKEN": "s3cret"}
     command = [str(buildx), "build", *own, *options, str(directory)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
@@ -75,18 +74,17 @@ def context(tmp_path: Path) -> Path:
     return directory
 
 
-def test_builds_are_as_ever(engine_host: EngineHost, tap: Tap, buildx: tuple[Path, ...], context: Path) -> None:
+def test_builds_are_as_ever(engine_host: EngineHost, guard: Guarded, buildx: tuple[Path, ...], context: Path) -> None:
     for program in buildx:
-        built = build(program, tap, context, "--no-cache")
+        built = build(program, guard, context, "--no-cache")
         assert built.returncode == 0, built.stderr
         labels = docker(engine_host.docker_host, "inspect", "--format", "{{json .Config.Labels}}", IMAGE)
         docker(engine_host.docker_host, "rmi", IMAGE)
         assert '"caisson.build":"guard-test"' in labels
-        failed = build(program, tap, context, "--progress=rawjson", f"--file={context}/Broken")
+        failed = build(program, guard, context, "--progress=rawjson", f"--file={context}/Broken")
         assert failed.returncode == 1
         assert "seen" in failed.stderr or "exit code: 1" in failed.stderr
-    assert tap.denied == []
-    assert set(tap.refused().values()) == {"buildkit-declined"}
+    assert set(guard.refused().values()) == {"buildkit-declined"}
 
 
 @pytest.mark.parametrize(
@@ -101,10 +99,10 @@ def test_builds_are_as_ever(engine_host: EngineHost, tap: Tap, buildx: tuple[Pat
     ],
 )
 def test_what_asks_for_more_is_told_why_not(
-    tap: Tap, buildx: tuple[Path, ...], context: Path, options: tuple[str, ...], reason: str
+    guard: Guarded, buildx: tuple[Path, ...], context: Path, options: tuple[str, ...], reason: str
 ) -> None:
     for program in buildx:
-        refused = build(program, tap, context, *options)
+        refused = build(program, guard, context, *options)
         assert refused.returncode == 1
         assert reason in refused.stderr
 
@@ -146,13 +144,13 @@ def answers(stream: socket.socket, wanted: int) -> bytes:
         (f"{CONTROL}Solve", solve((99, "x"), image=IMAGE)),
     ],
 )
-def test_an_attack_reaches_no_engine(tap: Tap, path: str, message: bytes) -> None:
-    with upgraded(tap.socket) as stream:
+def test_an_attack_reaches_no_engine(guard: Guarded, path: str, message: bytes) -> None:
+    with upgraded(guard.socket) as stream:
         client = Client()
         stream.sendall(GREETING + client.call(path, message))
         received = answers(stream, 1)
     assert read_answers(received)[1]["grpc-status"] in ("7", "12")
-    assert list(tap.refused()) == [path]
+    assert list(guard.refused()) == [path]
 
 
 def test_without_the_guard_it_does(engine_host: EngineHost) -> None:
@@ -172,8 +170,8 @@ def test_the_steps_control_group_is_written_in(
     policy = replace(POLICY, cgroup_parent="/docker/guard-test")
     directory = tmp_path / "second"
     directory.mkdir()
-    with buildkit_tap(directory, engine_host.socket, policy) as tap:
-        built = build(buildx[0], tap, context, "--no-cache", f"--file={context}/Where")
+    with guarded(directory, engine_host.socket, policy) as guard:
+        built = build(buildx[0], guard, context, "--no-cache", f"--file={context}/Where")
     docker(engine_host.docker_host, "rmi", IMAGE)
     # BuildKit in 20.10 has no such attribute, and ignores it.
     assert ("/docker/guard-test/" in built.stderr) == (not engine_host.name.startswith("20."))

@@ -260,8 +260,7 @@ def test_the_builds_own_image_can_be_asked_about() -> None:
         (request("POST", "/grpc", *UPGRADE, framing=Framing("length", 5)), "body"),
         (request("POST", "/session", *UPGRADE), "session-header"),
         (request("POST", "/session", *UPGRADE, ("x-docker-expose-session-uuid", "../../x/aaaaaaa")), "session-header"),
-        (request("POST", "/session", *SESSION, ("x-docker-expose-session-sharedkey", "k")), "session-header"),
-        (request("POST", "/session", *SESSION, ("x-docker-expose-session-grpc-method", "x")), "session-header"),
+        (request("POST", "/session", *SESSION, ("x-docker-expose-session-sharedkey", "k" * 257)), "session-header"),
         (request("POST", "/session", *SESSION, ("x-docker-expose-session-evil", "x")), "header"),
         (request("DELETE", "/_ping"), "endpoint"),
         (request("OPTIONS", "/build"), "endpoint"),
@@ -298,9 +297,19 @@ def test_credentials_do_not_go_through_a_builder(value: str, rule: str) -> None:
 
 def test_streams_are_asked_for_by_the_guards_own_headers() -> None:
     assert judge(request("POST", "/grpc", *UPGRADE), POLICY, ENGINE) == ("grpc", Upgrade("grpc", "/v1.44/grpc"))
-    _, decision = judge(request("POST", "/session", *SESSION, ("x-docker-expose-session-name", "evil")), POLICY, ENGINE)
+    prefix = "x-docker-expose-session-"
+    kept, left_out = "/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.FileSend/DiffCopy"
+    offered = [(f"{prefix}grpc-method", method) for method in (kept, left_out)]
+    said = [(f"{prefix}name", "evil"), (f"{prefix}sharedkey", "another's"), *offered]
+    _, decision = judge(request("POST", "/session", *SESSION, *said), POLICY, ENGINE)
     assert isinstance(decision, Upgrade)
-    assert dict(decision.headers)["X-Docker-Expose-Session-Name"] == "caisson"
+    assert decision.session == dict(SESSION)[f"{prefix}uuid"]
+    assert decision.headers == (
+        ("X-Docker-Expose-Session-Uuid", decision.session),
+        ("X-Docker-Expose-Session-Name", "caisson"),
+        ("X-Docker-Expose-Session-Sharedkey", ""),
+        ("X-Docker-Expose-Session-Grpc-Method", kept),
+    )
 
 
 def test_an_endpoint_more_never_denies_more() -> None:
