@@ -19,7 +19,7 @@ from caisson.buildlog import BuildLog
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.clone import Source
 from caisson.engine import Engine, EngineInfo, RegistryAuth
-from caisson.errors import BuildCancelled, CaissonError, EngineRefused, RequestInvalid, SettingsInvalid
+from caisson.errors import CaissonError, EngineRefused, RequestInvalid, SettingsInvalid
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
 from caisson.ledger import Ledger
@@ -33,6 +33,8 @@ from caisson.report import (
     PostureReport,
     StepReport,
     TagReport,
+    describe_failure,
+    outcome_of_failure,
 )
 from caisson.request import BuildRequest
 from caisson.settings import Settings
@@ -219,8 +221,7 @@ class Build:
         record = self.record
         outcome: Outcome = "reused" if record.reused else "built"
         if failure is not None:
-            cancelled = isinstance(failure, BuildCancelled) or not isinstance(failure, Exception)
-            outcome = "cancelled" if cancelled else "failed"
+            outcome = outcome_of_failure(failure)
         return BuildReport(
             outcome=outcome,
             build_id=self.identity.build_id,
@@ -257,18 +258,8 @@ class Build:
             notes=record.notes,
             log_tail=self.log.tail(),
             log_file=str(self.log.path),
-            failure=_failure(failure),
+            failure=describe_failure(failure) if failure is not None else None,
         )
-
-
-def _failure(failure: BaseException | None) -> dict[str, object] | None:
-    if failure is None:
-        return None
-    if isinstance(failure, CaissonError):
-        return failure.to_dict()
-    if isinstance(failure, Exception):
-        return CaissonError(f"Caisson failed: {type(failure).__name__}.").to_dict()
-    return BuildCancelled("The build was cancelled.").to_dict()
 
 
 def _scrub(value: object, log: BuildLog) -> dict[str, object]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from caisson.errors import BuildCancelled, CaissonError
+
 REPORT_KEY = "build-report"
 """Key of the Prefect artifact for people: markdown."""
 REPORT_DATA_KEY = "build-report-data"
@@ -126,3 +128,17 @@ class BuildReport(BaseModel):
     @property
     def cache_misses(self) -> int:
         return len(self.dockerfile_steps) - self.cache_hits
+
+
+def outcome_of_failure(failure: BaseException) -> Outcome:
+    """Whether what ended a build was a failure or a cancel, which reaches Python as no ``Exception``."""
+    return "cancelled" if isinstance(failure, BuildCancelled) or not isinstance(failure, Exception) else "failed"
+
+
+def describe_failure(failure: BaseException) -> dict[str, Any]:
+    """The failure as a report has it; of what is no ``CaissonError`` only its type, for its text may be anything."""
+    if isinstance(failure, CaissonError):
+        return failure.to_dict()
+    if isinstance(failure, Exception):
+        return CaissonError(f"Caisson failed: {type(failure).__name__}.").to_dict()
+    return BuildCancelled("The build was cancelled.").to_dict()

@@ -37,12 +37,13 @@ def summary(report: BuildReport) -> str:
     """One plain sentence: how the build ended; for a list of artifacts. Holds nothing but text."""
     at = f" at {report.sha[:7]}" if report.sha else ""
     took = format_seconds(report.seconds)
+    image = report.image or "an image without a valid name"
     if report.outcome == "built":
-        return f"Built {report.image}{at} in {took}."
+        return f"Built {image}{at} in {took}."
     if report.outcome == "reused":
-        return f"{report.image}{at} was on this host already; tagged without a build in {took}."
+        return f"{image}{at} was on this host already; tagged without a build in {took}."
     where = next((f" in step {step.name}" for step in report.steps if step.state == "failed"), "")
-    return f"The build of {report.image}{at} {_ENDED[report.outcome]}{where} after {took}."
+    return f"The build of {image}{at} {_ENDED[report.outcome]}{where} after {took}."
 
 
 _ENDED = {"failed": "failed", "cancelled": "was cancelled"}

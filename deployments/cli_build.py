@@ -275,7 +275,7 @@ def _show_end(ended: Ended, *, as_json: bool) -> None:
         typer.echo(ended.to_json())
     if ended.failure is not None:
         report_failure(ended.failure, as_json=as_json and ended.report is None)
-        if ended.report is not None:
+        if ended.report is not None and ended.report.log_file:
             typer.echo(f"  The whole log: {ended.report.log_file}", err=True)
     elif not as_json:
         for line in summary_lines(ended):

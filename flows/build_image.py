@@ -22,7 +22,7 @@ from tasks.check_disk import check_disk
 from tasks.check_mounts import check_mounts
 from tasks.clone import clone
 from tasks.hold_group import hold_group
-from tasks.publish_report import publish_report
+from tasks.publish_report import publish_report, reports_unbegun
 from tasks.push_image import push_image
 from tasks.remove_builder import remove_builder
 from tasks.resolve_commit import resolve_commit
@@ -59,7 +59,10 @@ def as_function(step: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
 )
 def build_image(request: BuildRequest) -> BuildReport:
     """Build an image from a git repository, tag it, push it if asked, and report."""
-    return run_build(request, load_settings(), call=as_task, flow_run_id=str(flow_run.get_id() or ""))
+    flow_run_id = str(flow_run.get_id() or "")
+    with reports_unbegun(request, None, flow_run_id):
+        settings = load_settings()
+    return run_build(request, settings, call=as_task, flow_run_id=flow_run_id)
 
 
 def run_build(
@@ -70,13 +73,15 @@ def run_build(
     flow_run_id: str = "",
     on_start: Callable[[Build], None] | None = None,
 ) -> BuildReport:
-    """The whole chain; raises a ``CaissonError``, with the report published first where a build had begun."""
-    spec = make_spec(request, settings)
-    secrets = load_secrets(name for name in (*spec.secrets, spec.git_credentials) if name)
-    with (
-        DockerEngine(settings.docker_host) as engine,
-        Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id) as build,
-    ):
+    """The whole chain; raises a ``CaissonError``, with its report published first."""
+    with contextlib.ExitStack() as stack:
+        with reports_unbegun(request, settings, flow_run_id):
+            spec = make_spec(request, settings)
+            secrets = load_secrets(name for name in (*spec.secrets, spec.git_credentials) if name)
+            engine = stack.enter_context(DockerEngine(settings.docker_host))
+            build = stack.enter_context(
+                Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id)
+            )
         if on_start is not None:
             on_start(build)
         try:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
+from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -13,8 +18,12 @@ from prefect.context import FlowRunContext
 
 from caisson.build import Build, report_file
 from caisson.private_file import write_private
+from caisson.redact import Redactor
 from caisson.report import REPORT_DATA_KEY, REPORT_KEY, BuildReport
 from caisson.report_markdown import render_markdown, summary
+from caisson.request import BuildRequest
+from caisson.settings import Settings
+from caisson.unbegun import report_unbegun
 from caisson.untrusted import markdown
 from tasks.step import run_logger
 
@@ -27,11 +36,39 @@ def publish_report(build: Build, report: BuildReport) -> None:
 
     Called plainly and not as a task: it also runs while a cancel is under way, when no new task may start.
     """
+    _publish(report, report_file(build.settings, report.flow_run_id or report.build_id), build.log.redact)
+
+
+@contextmanager
+def reports_unbegun(request: BuildRequest, settings: Settings | None, flow_run_id: str) -> Iterator[None]:
+    """While this is open no build has begun: what fails in it gets a report of its own, published in the same way.
+
+    Without ``settings``, since they can't be read, there is no directory for its file.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        report = report_unbegun(
+            request,
+            error,
+            host=settings.host_name if settings else os.uname().nodename,
+            flow_run_id=flow_run_id,
+            started=started,
+            seconds=time.monotonic() - clock,
+        )
+        file = report_file(settings, flow_run_id or report.build_id) if settings else None
+        redactor = Redactor([settings.registry_password] if settings else [])
+        _publish(report, file, redactor.redact)
+        raise
+
+
+def _publish(report: BuildReport, file: Path | None, redact: Callable[[str], str]) -> None:
     logger = run_logger()
     logger.info(summary(report))
-    file = report_file(build.settings, report.flow_run_id or report.build_id)
     try:
-        write_private(file, report.model_dump_json(indent=2))
+        if file is not None:
+            write_private(file, report.model_dump_json(indent=2))
     except OSError as error:
         logger.warning(f"The report could not be written to {file} ({error.strerror}).")
     context = FlowRunContext.get()
@@ -40,7 +77,7 @@ def publish_report(build: Build, report: BuildReport) -> None:
     try:
         _create(_artifacts(report, context.flow_run.id))
     except Exception as error:
-        logger.warning(build.log.redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
+        logger.warning(redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
 
 
 def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, ...]:

@@ -51,6 +51,25 @@ def publish():
 publish()
 """
 
+# The flow itself, with a request (JSON); its run's ID on the last line, whatever became of it.
+BUILD = """
+import sys
+from prefect import flow
+from prefect.runtime import flow_run
+from caisson.spec import parse_request
+from flows import build_image as module
+
+load, run = module.load_settings, []
+def load_settings():
+    run.append(flow_run.get_id())
+    return load()
+module.load_settings = load_settings
+try:
+    module.build_image(parse_request(__import__("json").loads(sys.argv[1])))
+except Exception as error:
+    print(type(error).__name__, run[0])
+"""
+
 
 def make_build(state_dir: str | Path, flow_run_id: str = "") -> Build:
     """A build that never begins: no engine is asked."""
@@ -139,3 +158,43 @@ def test_an_api_that_is_gone_fails_no_build(caisson: CaissonHost, tmp_path: Path
     _, seconds, log = _publish_in_flow(caisson, tmp_path, address, "10")
     assert seconds < 5
     assert "could not be shown in Prefect (ConnectError" in log
+
+
+_URL = "https://git.example.com/team/app.git"
+
+
+@pytest.mark.parametrize(
+    ("changes", "request_changes", "kind"),
+    [
+        ({}, {"context": "/etc"}, "request-invalid"),
+        ({}, {"secrets": ["nowhere"]}, "secret-missing"),
+        ({"CAISSON_DOCKER_HOST": "unix:///run/nothing.sock"}, {}, "engine-unreachable"),
+        ({"CAISSON_CPUS": "many"}, {}, "settings-invalid"),
+    ],
+)
+def test_a_run_whose_build_never_begins_has_a_report_too(
+    caisson: CaissonHost, tmp_path: Path, changes: dict[str, str], request_changes: dict[str, Any], kind: str
+) -> None:
+    env = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
+    request = {"repository_url": _URL, "image": "caisson-test/unbegun", **request_changes}
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, json.dumps(request)],
+        env={**env, "CAISSON_STATE_DIR": str(tmp_path), **changes},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.split()[-1]
+    artifacts = _artifacts(caisson, run)
+    # The run's own failure is one as well, without a key.
+    assert set(artifacts) - {None} == {"build-report", "build-report-data"}
+    report = BuildReport.model_validate(artifacts["build-report-data"]["data"])
+    assert report.failure is not None
+    assert (report.outcome, report.failure["kind"], report.flow_run_id) == ("failed", kind, run)
+    assert (report.repository_url, report.image, report.steps) == (_URL, "caisson-test/unbegun", [])
+    assert artifacts["build-report"]["data"].startswith("## ✗ The build of caisson\\-test\\/unbegun failed")
+    file = report_file(Settings(_env_file=None, state_dir=tmp_path), run)
+    # Where the settings can't be read, nobody knows where its file would be.
+    assert file.exists() == (kind != "settings-invalid")
