@@ -22,12 +22,14 @@ from caisson.engine import Engine, EngineInfo, RegistryAuth
 from caisson.errors import CaissonError, EngineRefused, RequestInvalid, SettingsInvalid
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
+from caisson.guard.server import Guard
 from caisson.ledger import Ledger
 from caisson.plan import LABEL_SPEC, BuildIdentity, ChosenBuilder, Socket
 from caisson.progress import BuildProgress
 from caisson.report import (
     BuildReport,
     DockerfileStepReport,
+    GuardReport,
     LimitsReport,
     Outcome,
     PostureReport,
@@ -59,6 +61,7 @@ class BuildRecord:
     progress: BuildProgress = field(default_factory=BuildProgress)
     limits: LimitsReport | None = None
     posture: list[PostureReport] = field(default_factory=list)
+    guard: GuardReport | None = None
     builder_removed: bool | None = None
     notes: list[str] = field(default_factory=list)
     evidence: CgroupEvidence = field(default_factory=CgroupEvidence)
@@ -115,6 +118,7 @@ class Build:
         )
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.timeout: BuildTimeout | None = None
+        self.guard: Guard | None = None
         self.registry_auth: RegistryAuth | None = None
         self.tags: tuple[PlannedTag, ...] = ()
         self.image_labels: dict[str, str] = {}
@@ -254,6 +258,7 @@ class Build:
             ],
             limits=record.limits,
             posture=record.posture,
+            guard=record.guard,
             builder_removed=record.builder_removed,
             notes=record.notes,
             log_tail=self.log.tail(),
@@ -295,6 +300,11 @@ def report_file(settings: Settings, run: str) -> Path:
     return settings.state_dir / "builds" / f"{run}.json"
 
 
+def audit_file(settings: Settings, run: str) -> Path:
+    """Where the guard's decisions of a flow run (or of a build without one) are kept on this host, a line each."""
+    return settings.state_dir / "builds" / f"{run}.guard.jsonl"
+
+
 def read_socket(settings: Settings) -> Socket:
     """The engine's socket as the builder gets it; raises ``SettingsInvalid`` when there is none."""
     path = settings.docker_socket
@@ -305,7 +315,7 @@ def read_socket(settings: Settings) -> Socket:
             f"docker_host: the socket {path} can't be read ({error.strerror}).",
             hint="Start Docker, or set CAISSON_DOCKER_HOST.",
         ) from None
-    return Socket(path=settings.engine_socket or path, gid=gid)
+    return Socket(path=settings.engine_socket or path, gid=gid, on_this_host=path)
 
 
 def read_file_setting(path: str, setting: str) -> str:

@@ -90,6 +90,7 @@ class DockerEngine:
             containerd_store="containerd.snapshotter" in driver_status.get("driver-type", ""),
             live_restore=bool(info.get("LiveRestoreEnabled")),
             swap_limit=bool(info.get("SwapLimit")),
+            platform=f"{version['Os']}/{version['Arch']}" if version.get("Os") and version.get("Arch") else "",
             insecure_registries=_insecure_registries(info.get("RegistryConfig") or {}),
         )
 

@@ -44,6 +44,8 @@ class EngineInfo:
     containerd_store: bool
     live_restore: bool = False
     swap_limit: bool = True
+    platform: str = ""
+    """What it builds for, such as ``linux/amd64``; empty where it does not tell."""
     insecure_registries: tuple[str, ...] = ()
     """Names (``host[:port]``) and networks of registries that the engine reaches without TLS if it has to."""
 

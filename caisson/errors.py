@@ -160,6 +160,13 @@ class DockerfileInvalid(CaissonError):
     exit_code = 37
 
 
+class DockerfileDenied(CaissonError):
+    """The Dockerfile asks for what this host does not allow; ``details["findings"]`` lists it line by line."""
+
+    kind = "dockerfile-denied"
+    exit_code = 38
+
+
 class BuildStepFailed(CaissonError):
     """A Dockerfile step failed; ``details``: ``step``, ``exit_code``, ``last_lines``."""
 
@@ -192,6 +199,13 @@ class BuildFailed(CaissonError):
 
     kind = "build-failed"
     exit_code = 45
+
+
+class GuardDenied(CaissonError):
+    """The guard denied what the build asked of the engine; ``details``: ``rule``, ``audit_file``."""
+
+    kind = "guard-denied"
+    exit_code = 46
 
 
 class PushDenied(CaissonError):

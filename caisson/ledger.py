@@ -94,6 +94,13 @@ class Ledger:
                 (reference, image_id, previous or "", build_id, tagged.isoformat()),
             )
 
+    def tags_by_source(self) -> list[tuple[str, str]]:
+        """The git repository's URL and the reference of each tag that an image built here was ever given."""
+        rows = self._database.execute(
+            "SELECT DISTINCT repository_url, reference FROM tags JOIN builds ON builds.image_id = tags.image_id"
+        )
+        return [(str(url), str(reference)) for url, reference in rows]
+
     def tag_history(self, reference: str) -> list[tuple[ImageID, datetime]]:
         """What a tag pointed to, the newest first, as far as Caisson moved it."""
         rows = self._database.execute(

@@ -11,10 +11,12 @@ from caisson.errors import (
     BuildStepFailed,
     CaissonError,
     DockerfileInvalid,
+    GuardDenied,
     OutOfMemory,
     PidsExhausted,
     WorkspaceFull,
 )
+from caisson.guard_plan import Refusal
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
 from caisson.report import LimitsReport
@@ -42,9 +44,17 @@ _IMAGE_MISSING = re.compile(
 
 
 def classify_build_failure(
-    *, exit_code: int, progress: BuildProgress, evidence: CgroupEvidence, limits: Limits, tail: list[str]
+    *,
+    exit_code: int,
+    progress: BuildProgress,
+    evidence: CgroupEvidence,
+    limits: Limits,
+    tail: list[str],
+    refusal: Refusal | None = None,
 ) -> CaissonError:
     """Which failure a build that ended with ``exit_code`` met; ``tail`` are its last log lines.
+
+    ``refusal`` is what the guard of its socket denied.
 
     Out of memory and out of processes are what the kernel counted, never a guess from an exit code.
     """
@@ -70,6 +80,12 @@ def classify_build_failure(
             f"The Dockerfile step {step.name} ended with exit code {step.exit_code}.",
             hint="The last lines of its log say why.",
             details=details,
+        )
+    if refusal is not None:
+        return GuardDenied(
+            f"The guard denied what the build asked of the engine: {refusal.reason.rstrip('.')}.",
+            hint="The report lists every denial, and the request or the Dockerfile that asks for it can be changed.",
+            details={**details, "rule": refusal.rule},
         )
     if _NO_SPACE.search(text):
         return WorkspaceFull(

@@ -41,10 +41,15 @@ _TMP_SIZE = 64 << 20
 
 @dataclass(frozen=True)
 class Socket:
-    """The engine's socket: its path as the engine's host sees it, and the group that may use it."""
+    """The socket that a builder mounts: its path as the engine's host sees it, and the group that may use it.
+
+    ``on_this_host`` is its path here, ``is_guarded`` whether it is a guard's.
+    """
 
     path: str
     gid: int
+    on_this_host: str
+    is_guarded: bool = False
 
 
 def container_name(build_id: str) -> str:
@@ -195,6 +200,15 @@ def container_body(
     }
 
 
+def _context_path(spec: BuildSpec) -> str:
+    return f"{WORKSPACE}/{spec.context}" if spec.context else WORKSPACE
+
+
+def dockerfile_path(spec: BuildSpec) -> str:
+    """Where the Dockerfile is in the builder."""
+    return f"{_context_path(spec)}/{spec.dockerfile or 'Dockerfile'}"
+
+
 def build_command(
     spec: BuildSpec,
     *,
@@ -209,7 +223,7 @@ def build_command(
     ``cgroup_parent`` is the group that holds the build, empty where steps can't be held; ``secret_env`` maps a secret's
     name to the variable in the build's environment that holds its value, so that no value is an argument.
     """
-    directory = f"{WORKSPACE}/{spec.context}" if spec.context else WORKSPACE
+    directory = _context_path(spec)
     if builder is Builder.BUILDKIT:
         argv = ["docker", "buildx", "build", "--progress=rawjson", "--provenance=false"]
         env = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
@@ -232,5 +246,5 @@ def build_command(
         argv.append(f"--target={spec.target}")
     argv += [f"--build-arg={key}={value}" for key, value in spec.build_args]
     argv += [f"--label={key}={value}" for key, value in labels.items()]
-    argv += [f"--tag={reference}", f"--file={directory}/{spec.dockerfile or 'Dockerfile'}", directory]
+    argv += [f"--tag={reference}", f"--file={dockerfile_path(spec)}", directory]
     return argv, env

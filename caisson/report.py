@@ -88,6 +88,39 @@ class PostureReport(BaseModel):
     source: str = ""
 
 
+class GuardCount(BaseModel):
+    """How often the guard decided so by that rule."""
+
+    model_config = _FROZEN
+
+    verdict: str
+    rule: str
+    count: int
+
+
+class GuardDenial(BaseModel):
+    """One thing that the guard denied."""
+
+    model_config = _FROZEN
+
+    time: str
+    method: str
+    path: str
+    rule: str
+    reason: str
+
+
+class GuardReport(BaseModel):
+    """What the guard of the build's socket decided; ``denied`` counts also those that are not in ``denials``."""
+
+    model_config = _FROZEN
+
+    counts: list[GuardCount] = []
+    denied: int = 0
+    denials: list[GuardDenial] = []
+    audit_file: str = ""
+
+
 class BuildReport(BaseModel):
     """All that a build did, successful or not. Never holds a secret."""
 
@@ -115,6 +148,7 @@ class BuildReport(BaseModel):
     dockerfile_steps: list[DockerfileStepReport] = []
     limits: LimitsReport | None = None
     posture: list[PostureReport] = []
+    guard: GuardReport | None = None
     builder_removed: bool | None = None
     notes: list[str] = []
     log_tail: list[str] = []

@@ -27,6 +27,7 @@ def render_markdown(report: BuildReport) -> str:
         *_facts(report),
         *_limits(report),
         *_posture(report),
+        *_guard(report),
         *_notes(report),
         *_log(report),
     ]
@@ -182,6 +183,23 @@ def _posture_row(item: PostureReport) -> list[str]:
 
 def _found(item: PostureReport) -> str:
     return f"{item.reason} ({item.source})" if item.source else item.reason
+
+
+def _guard(report: BuildReport) -> Iterator[str]:
+    guard = report.guard
+    if guard is None:
+        return
+    allowed = sum(item.count for item in guard.counts if item.verdict == "allow")
+    yield f"### Guard of the socket: {allowed} allowed, {guard.denied} denied"
+    if guard.denials:
+        rows = ([code(f"{item.method} {item.path}"), code(item.rule), markdown(item.reason)] for item in guard.denials)
+        yield _table(["Denied", "Rule", "Why"], rows)
+        if guard.denied > len(guard.denials):
+            yield f"{guard.denied - len(guard.denials)} more are in the audit only."
+    counts = [f"{item.count:>6}  {item.verdict}  {item.rule}" for item in guard.counts]
+    yield folded_block("Decisions by rule", counts)
+    if guard.audit_file:
+        yield f"Each decision is on {markdown(report.host)} in {code(guard.audit_file)}."
 
 
 def _notes(report: BuildReport) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from caisson.bindings import HostBinding
 from caisson.errors import SettingsInvalid
-from caisson.reference import Repository
+from caisson.reference import Repository, parse_reference
 from caisson.sizes import format_size, parse_size
 
 
@@ -58,6 +58,12 @@ def _network(value: str) -> str:
     return value
 
 
+def _references(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for text in value or ():
+        parse_reference(text)
+    return value
+
+
 Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
@@ -76,6 +82,12 @@ class Settings(BaseSettings):
     )
     engine_socket: str = Field(
         "", description="Path of that socket as the engine's own host sees it, where it is another; empty: the same"
+    )
+    guard_dir: AbsolutePath = Field(
+        Path("/run/caisson"), description="Directory of the guarded sockets; it belongs to Caisson's user alone"
+    )
+    engine_guard_dir: str = Field(
+        "", description="Path of that directory as the engine's own host sees it, where it is another; empty: the same"
     )
     builder_image: str = Field("caisson-builder:latest", description="Image of the throw-away builder")
     host_name: str = Field(
@@ -125,6 +137,11 @@ class Settings(BaseSettings):
     )
 
     # Security
+    socket: Literal["guard", "raw"] = Field(
+        "guard",
+        description="guard: a builder's socket can build that build's image and nothing else; "
+        "raw: it has the engine's own, which is root on this host",
+    )
     builder_uid: int = Field(
         10001,
         description="User that the builder's steps run as, never 0; the next one keeps the deadline",
@@ -150,6 +167,26 @@ class Settings(BaseSettings):
         {},
         description='Where each git credential may be sent: `{"NAME": ["git.example.com"]}`, each '
         "`[scheme://]host[:port]`; without a scheme https and ssh. One that is not here is sent nowhere",
+    )
+
+    # What Dockerfiles may ask for
+    dockerfile_base_images: Annotated[tuple[str, ...] | None, AfterValidator(_references)] = Field(
+        None,
+        description="The only images that builds may begin with or copy from, as repositories or with tag or digest; "
+        "empty: any that no other rule denies",
+    )
+    dockerfile_shared_repositories: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
+        (), description="Image repositories built here that every build may begin with or copy from"
+    )
+    dockerfile_frontends: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
+        (),
+        description="Images that `# syntax=` may name, each with its tag or digest; without any only the engine's own",
+    )
+    dockerfile_allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts, `.domains`, addresses and networks that ADD may fetch from, even private ones"
+    )
+    dockerfile_unresolved: bool = Field(
+        False, description="Allow FROM and ADD of what only the base image's own variables can tell"
     )
 
     # Disk

@@ -9,9 +9,10 @@ from typing import ParamSpec, Protocol, TypeVar
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
-from caisson.build import Build, read_file_setting, read_socket
+from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
+from caisson.guard_plan import dockerfile_policy, foreign_repositories
 from caisson.plan import choose_builder, container_body
 from caisson.report import BuildReport
 from caisson.request import BuildRequest
@@ -19,9 +20,11 @@ from caisson.settings import Settings, load_settings
 from caisson.spec import make_spec
 from tasks.build_image import build_image as build_image_step
 from tasks.check_disk import check_disk
+from tasks.check_dockerfile import check_dockerfile
 from tasks.check_mounts import check_mounts
 from tasks.clone import clone
 from tasks.hold_group import hold_group
+from tasks.hold_guard import hold_guard
 from tasks.publish_report import publish_report, reports_unbegun
 from tasks.push_image import push_image
 from tasks.remove_builder import remove_builder
@@ -96,7 +99,6 @@ def run_build(
 
 def _steps(build: Build, call: StepCaller) -> None:
     settings, record = build.settings, build.record
-    socket = read_socket(settings)
     record.engine = build.engine.info()
     build.fit_limits()
     build.check_image_name()
@@ -110,7 +112,9 @@ def _steps(build: Build, call: StepCaller) -> None:
         require_limits=settings.require_limits,
         hold_steps=settings.hold_steps,
     )
-    with hold_group(build) as group:
+    foreign = foreign_repositories(spec.repository_url, build.ledger.tags_by_source())
+    dockerfiles = dockerfile_policy(settings, record.engine, foreign)
+    with hold_group(build) as group, hold_guard(build, dockerfiles) as socket:
         body = container_body(
             spec,
             build.identity,
@@ -129,6 +133,7 @@ def _steps(build: Build, call: StepCaller) -> None:
                 image = call(reuse_image, build, chosen)
                 if image is None:
                     call(clone, build, builder, chosen)
+                    call(check_dockerfile, build, builder, dockerfiles)
                     image = call(build_image_step, build, builder)
                 call(tag_image, build, image)
             call(remove_builder, build, container)

@@ -10,10 +10,12 @@ from caisson.builder import StartedBuilder
 from caisson.cgroup_watch import CgroupWatch
 from caisson.engine import ImageInfo
 from caisson.errors import BuildFailed, CaissonError, LimitsNotEnforceable
+from caisson.guard_plan import find_refusal
 from caisson.outcome import classify_build_failure, judge_limits
 from caisson.plan import build_command
 from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
 from caisson.request import Builder
+from tasks.start_builder import steps_group
 from tasks.step import step
 
 
@@ -27,10 +29,12 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
         build.spec,
         builder=chosen.builder,
         reference=build.identity.reference,
-        cgroup_parent=builder.cgroup.path if builder.cgroup and chosen.holds_steps else "",
+        cgroup_parent=steps_group(build, builder),
         labels=build.image_labels,
         secret_env=variables,
     )
+    if build.guard is not None:
+        build.guard.use_labels(build.image_labels)
     parser: ProgressParser = BuildKitProgress() if chosen.builder is Builder.BUILDKIT else ClassicProgress()
     build.record.progress = parser.progress
     build.log.line(f"{chosen.builder.value}: {chosen.reason}")
@@ -103,4 +107,5 @@ def _failure(build: Build, exit_code: int, tail: list[str]) -> CaissonError:
         evidence=build.record.evidence,
         limits=build.spec.limits,
         tail=tail,
+        refusal=find_refusal(build.guard.summary()) if build.guard is not None else None,
     )

@@ -14,12 +14,12 @@ from tasks.step import step
 @step("check_mounts")
 def check_mounts(build: Build, body: Mapping[str, Any], socket: Socket) -> None:
     """Refuse a container body with any mount but the Docker socket; raises ``MountRefused``."""
-    verdicts = judge_mounts(build, mounts_of_body(body), socket)
+    verdicts = judge_mounts(mounts_of_body(body), socket)
     for verdict in verdicts:
         build.log.line(f"{verdict.mount.source or verdict.mount.kind} → {verdict.mount.target}: {verdict.reason}")
     require_allowed(verdicts)
 
 
-def judge_mounts(build: Build, mounts: Iterable[Mount], socket: Socket) -> tuple[Verdict, ...]:
+def judge_mounts(mounts: Iterable[Mount], socket: Socket) -> tuple[Verdict, ...]:
     """The builder's policy over mounts, planned or effective."""
-    return builder_policy(socket.path).check(mounts, resolve_for_engine(build.settings.docker_socket, socket.path))
+    return builder_policy(socket.path).check(mounts, resolve_for_engine(socket.on_this_host, socket.path))

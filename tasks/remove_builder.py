@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ from caisson.build_group import remove_leftover_groups
 from caisson.builder import find_builders, is_overdue, remove_builders
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID
+from caisson.errors import SettingsInvalid
+from caisson.guard.listening import remove_dead_sockets
 from caisson.plan import LABEL_FLOW_RUN
 from caisson.settings import Settings
 from tasks.step import step
@@ -37,7 +40,7 @@ class Reaper:
         """Remove what a flow run left; returns the names of the builders that it removed."""
         with DockerEngine(self.settings.docker_host) as engine:
             removed = remove_builders(engine, find_builders(engine, flow_run_id=flow_run_id))
-        remove_leftover_groups()
+        self._remove_rest()
         return removed
 
     def reap_overdue(self) -> list[str]:
@@ -45,7 +48,13 @@ class Reaper:
         now = datetime.now(UTC)
         with DockerEngine(self.settings.docker_host) as engine:
             removed = remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
-        return [*removed, *remove_leftover_groups()]
+        return [*removed, *self._remove_rest()]
+
+    def _remove_rest(self) -> list[str]:
+        with contextlib.suppress(OSError, SettingsInvalid):
+            # A socket that nobody listens on does no harm, and the next guard would remove it.
+            remove_dead_sockets(self.settings.guard_dir)
+        return remove_leftover_groups()
 
     def owners(self) -> set[str]:
         """The flow runs that have a builder on the engine now, by their IDs."""

@@ -23,11 +23,14 @@ def start_builder(build: Build, container: ContainerID, socket: Socket, group: B
     created = build.engine.inspect_container(container)
     if created is None:
         raise EngineLost("The builder is gone before it was started.")
-    require_allowed(judge_mounts(build, mounts_of_inspect(created.raw), socket))
+    require_allowed(judge_mounts(mounts_of_inspect(created.raw), socket))
     builder = start_container(build.engine, container, group.cgroup)
     if group.cgroup and builder.cgroup is not group.cgroup:
         build.record.notes.append(f"The engine did not put the builder into {group.path}: its own group holds it.")
     build.record.posture = _posture(build, builder, socket, group)
+    if build.guard is not None:
+        # Nothing runs in the builder before this.
+        build.guard.serve_only(container, cgroup_parent=steps_group(build, builder))
     limits = build.spec.limits
     build.log.line(
         f"{build.identity.container_name} ({container[:12]}) runs its steps as uid {build.settings.builder_uid}: "
@@ -35,6 +38,12 @@ def start_builder(build: Build, container: ContainerID, socket: Socket, group: B
         f"{format_size(limits.workspace)} workspace; it destroys itself at {build.identity.deadline:%H:%M:%S %Z}"
     )
     return builder
+
+
+def steps_group(build: Build, builder: StartedBuilder) -> str:
+    """The control group of the RUN steps; empty where they can't be held, and the engine has its own."""
+    chosen = build.record.chosen
+    return builder.cgroup.path if chosen is not None and chosen.holds_steps and builder.cgroup is not None else ""
 
 
 def _posture(build: Build, builder: StartedBuilder, socket: Socket, group: BuildGroup) -> list[PostureReport]:
@@ -51,6 +60,7 @@ def _posture(build: Build, builder: StartedBuilder, socket: Socket, group: Build
         labels=build.identity.labels(),
         environment=BUILDER_ENVIRONMENT,
         security_options=engine.security_options,
+        guarded=socket.is_guarded,
         cgroup_parent=group.path,
     )
     return [

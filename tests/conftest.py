@@ -54,6 +54,16 @@ class EngineHost:
         return "" if self.root == Path("/") else "/run/docker.sock"
 
     @property
+    def guard_dir(self) -> Path:
+        """``CAISSON_GUARD_DIR`` where the engine's containers can mount from."""
+        return self.root / "run/caisson-test"
+
+    @property
+    def engine_guard_dir(self) -> str:
+        """What ``CAISSON_ENGINE_GUARD_DIR`` has to be, likewise."""
+        return "" if self.root == Path("/") else "/run/caisson-test"
+
+    @property
     def data_root(self) -> str:
         """What ``CAISSON_DOCKER_DATA_ROOT`` has to be; empty where the engine's own answer is right here."""
         return "" if self.root == Path("/") else str(self.root / "var/lib/docker")

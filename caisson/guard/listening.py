@@ -52,6 +52,14 @@ def listening(path: Path, *, gid: int | None, private: bool = True) -> Iterator[
                 path.unlink()
 
 
+def remove_dead_sockets(directory: Path) -> None:
+    """Remove the sockets of guards that died without a chance to; living ones stay. Raises ``OSError``."""
+    if directory.is_dir():
+        with _locked(directory, private=True):
+            for file in directory.glob(f"*{SUFFIX}"):
+                _remove_dead(file)
+
+
 @contextlib.contextmanager
 def _locked(directory: Path, *, private: bool) -> Iterator[None]:
     """Hold the directory, so that nobody takes a socket that does not listen yet for a dead one."""

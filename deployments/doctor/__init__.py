@@ -11,6 +11,7 @@ from deployments.doctor.facts import HostFacts, Item
 CHECKS: tuple[Callable[[HostFacts], Iterator[Item]], ...] = (
     engine_checks.socket,
     engine_checks.engine,
+    host_checks.guard,
     engine_checks.cgroups,
     engine_checks.limits,
     engine_checks.capacity,

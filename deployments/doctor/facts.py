@@ -93,6 +93,7 @@ class HostFacts:
     engine: EngineInfo | None
     engine_error: str
     state_dir: FileFacts
+    guard_dir: FileFacts
     docker_disk: DiskUsage | None = None
     docker_disk_error: str = ""
     state_disk: DiskUsage | None = None

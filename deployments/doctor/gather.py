@@ -55,6 +55,7 @@ def gather(settings: Settings) -> HostFacts:
         engine=engine_info,
         engine_error=engine_error,
         state_dir=_directory(settings.state_dir),
+        guard_dir=_directory(settings.guard_dir),
         docker_disk=docker_disk,
         docker_disk_error=docker_disk_error,
         state_disk=state_disk,

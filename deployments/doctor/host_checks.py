@@ -45,6 +45,34 @@ def docker_disk(facts: HostFacts) -> Iterator[Item]:
         yield Item("docker disk", "ok", f"{message}; builds need {format_size(settings.min_free_bytes)}.")
 
 
+def guard(facts: HostFacts) -> Iterator[Item]:
+    directory, path = facts.guard_dir, facts.settings.guard_dir
+    if facts.settings.socket == "raw":
+        yield Item(
+            "guard",
+            "warning",
+            "CAISSON_SOCKET is raw: a builder's socket is root on this host for whatever runs in it.",
+            "Unset CAISSON_SOCKET.",
+        )
+    elif directory.error or (directory.exists and directory.kind != "directory") or not directory.writable:
+        why = directory.error or (f"it is a {directory.kind}" if directory.exists else "no permission")
+        yield Item(
+            "guard",
+            "problem",
+            f"Guarded sockets can't be made in {path}: {why}.",
+            "Set CAISSON_GUARD_DIR to a directory that belongs to Caisson's user.",
+        )
+    elif directory.exists and directory.mode & 0o022:
+        yield Item(
+            "guard",
+            "problem",
+            f"Others may write to {path} (mode {directory.mode:04o}), where the guarded sockets are.",
+            f"chmod go-rwx {path}",
+        )
+    else:
+        yield Item("guard", "ok", f"Each builder gets a guarded socket, in {path}, that can build its image only.")
+
+
 def state_dir(facts: HostFacts) -> Iterator[Item]:
     state, path = facts.state_dir, facts.settings.state_dir
     if state.error or (state.exists and state.kind != "directory") or not state.writable:

@@ -39,6 +39,8 @@ def settings(engine_host: EngineHost, tmp_path: Path) -> Settings:
         state_dir=tmp_path / "state",
         docker_host=engine_host.docker_host,
         engine_socket=engine_host.socket_in_engine,
+        guard_dir=engine_host.guard_dir,
+        engine_guard_dir=engine_host.engine_guard_dir,
         docker_data_root=engine_host.data_root,
         min_free_bytes=64 << 20,
         timeout_minutes=3,

@@ -20,6 +20,7 @@ from caisson.errors import (
     CaissonError,
     ContextInvalid,
     DiskTooFull,
+    DockerfileDenied,
     DockerfileInvalid,
     EngineUnreachable,
     LimitsNotEnforceable,
@@ -75,6 +76,7 @@ def test_an_image_is_built_tagged_labelled_and_reported(builds: Builds, engine: 
         "resolve_commit",
         "reuse_image",
         "clone",
+        "check_dockerfile",
         "build",
         "tag_image",
         "remove_builder",
@@ -214,6 +216,10 @@ def test_a_repository_larger_than_the_workspace_is_workspace_full(builds: Builds
     [
         ("", DockerfileInvalid),
         ("FRUM debian\n", DockerfileInvalid),
+        # BuildKit's frontend panics at this one, and dockerd with it.
+        ("ARG ONLY=this\n", DockerfileInvalid),
+        (BASE + "ADD http://169.254.169.254/latest/meta-data /x\n", DockerfileDenied),
+        ("FROM caisson.local/build:0123456789ab\n", DockerfileDenied),
         (BASE + "COPY nothing /x\n", BuildFailed),
         ("FROM caisson-test/no-such-image:1\n", BuildFailed),
     ],

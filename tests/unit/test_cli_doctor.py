@@ -59,6 +59,7 @@ HEALTHY = HostFacts(
     engine=ENGINE,
     engine_error="",
     state_dir=FileFacts("/state", True, "directory", 0o700, readable=True, writable=True),
+    guard_dir=FileFacts("/run/caisson", True, "directory", 0o700, readable=True, writable=True),
     docker_disk=DISK,
     state_disk=DISK,
     builder_image=BuilderImageFacts(True, "2026-04-01T00:00:00Z", GIB, "10001:10001", "abc", "abc"),

@@ -15,7 +15,7 @@ from caisson.settings import Settings, load_settings
 from caisson.spec import BuildSpec, make_spec, parse_request
 
 IDENTITY = BuildIdentity("b1", "run-1", "hash", "host-1", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
-SOCKET = Socket("/var/run/docker.sock", 999)
+SOCKET = Socket("/var/run/docker.sock", 999, on_this_host="/var/run/docker.sock")
 
 
 def _engine(api: str, driver: str = "cgroupfs") -> EngineInfo:

@@ -1,0 +1,158 @@
+"""``BuildSpec`` → what the build's guard lets through, and what its Dockerfile may ask for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caisson.build_group import group_key
+from caisson.engine import EngineInfo
+from caisson.errors import DockerfileDenied, DockerfileInvalid
+from caisson.git import RepositoryURL
+from caisson.guard.audit import AuditSummary, Entry
+from caisson.guard.dockerfile_lines import Dialect
+from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile
+from caisson.guard.dockerfile_stages import BuildInputs, Kind
+from caisson.guard.dockerfile_words import DockerfileError
+from caisson.guard.policy import GuardPolicy
+from caisson.plan import BuildIdentity
+from caisson.reference import Repository, parse_reference
+from caisson.report import GuardCount, GuardDenial, GuardReport
+from caisson.request import Builder
+from caisson.settings import Settings
+from caisson.spec import RESERVED_REGISTRY, BuildSpec
+
+LARGEST_DOCKERFILE = 1 << 20
+"""Bytes. The longest that are known have a tenth of it."""
+
+# What clients try out and do without, in every build: no reason for a failure.
+_DECLINED = "buildkit-declined"
+
+
+def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -> GuardPolicy:
+    """What is possible on the build's socket; its control group and labels are named later, when they are known."""
+    return GuardPolicy(
+        image=parse_reference(identity.reference),
+        build_id=identity.build_id,
+        memory=spec.limits.memory,
+        cpus=spec.limits.cpus,
+        cache_mount_namespace=f"caisson-{group_key(spec.repository_url.canonical())}",
+        secrets=frozenset(spec.secrets),
+        frontends=frozenset(settings.dockerfile_frontends),
+    )
+
+
+def dockerfile_policy(settings: Settings, engine: EngineInfo, foreign: Iterable[Repository]) -> DockerfilePolicy:
+    """What a Dockerfile may ask for on this host; ``foreign`` are repositories that were built for others."""
+    return DockerfilePolicy(
+        dialect=Dialect.of_engine(engine.version),
+        reserved_registry=RESERVED_REGISTRY,
+        foreign_repositories=frozenset(foreign),
+        shared_repositories=frozenset(
+            parse_reference(text).repository for text in settings.dockerfile_shared_repositories
+        ),
+        base_images=settings.dockerfile_base_images,
+        frontends=settings.dockerfile_frontends,
+        allowed_hosts=settings.dockerfile_allowed_hosts,
+        unresolved=settings.dockerfile_unresolved,
+    )
+
+
+def foreign_repositories(own: RepositoryURL, tagged: Iterable[tuple[str, str]]) -> frozenset[Repository]:
+    """Image repositories that hold images of other git repositories and none of this one's.
+
+    ``tagged`` are pairs of a git repository's URL and a reference that its image was given.
+    """
+    of_own, of_others = set[Repository](), set[Repository]()
+    for url, reference in tagged:
+        (of_own if url == own.display() else of_others).add(parse_reference(reference).repository)
+    return frozenset(of_others - of_own)
+
+
+def build_inputs(spec: BuildSpec, builder: Builder, engine: EngineInfo) -> BuildInputs:
+    """What the engine's reader of the Dockerfile is given."""
+    kind: Kind = "buildkit" if builder is Builder.BUILDKIT else "classic"
+    return BuildInputs(kind, spec.build_args, engine.platform)
+
+
+def require_allowed_dockerfile(content: bytes, policy: DockerfilePolicy, inputs: BuildInputs) -> None:
+    """Raise what is wrong with a Dockerfile, before any engine reads it.
+
+    ``DockerfileInvalid`` for one that an engine would not take, or be brought down by (one without FROM makes
+    BuildKit's frontend panic, and dockerd with it); ``DockerfileDenied`` for what the host does not allow, with the
+    setting that would.
+    """
+    if len(content) > LARGEST_DOCKERFILE:
+        raise DockerfileInvalid(f"The Dockerfile is larger than {LARGEST_DOCKERFILE} bytes.")
+    try:
+        findings = check_dockerfile(content, policy, inputs)
+    except DockerfileError as error:
+        where = f", line {error.line}" if error.line else ""
+        raise DockerfileInvalid(
+            f"The Dockerfile is invalid{where}: {error.reason.rstrip('.')}.", details={"line": error.line}
+        ) from None
+    if not findings:
+        return
+    first, more = findings[0], f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
+    where = f", line {first.line}" if first.line else ""
+    raise DockerfileDenied(
+        f"The Dockerfile is denied by the rule {first.rule!r}{where}: {first.reason.rstrip('.')}{more}.",
+        hint=_way_out(first),
+        details={"findings": [_finding(finding) for finding in findings]},
+    )
+
+
+def _variable(finding: Finding) -> str:
+    name = f"dockerfile_{finding.setting}"
+    return f"CAISSON_{name.upper()}" if finding.setting and name in Settings.model_fields else ""
+
+
+def _way_out(finding: Finding) -> str:
+    variable = _variable(finding)
+    return f"{variable} of this host can allow it." if variable else "Nothing allows it; write it in another way."
+
+
+def _finding(finding: Finding) -> Mapping[str, Any]:
+    return {
+        "line": finding.line,
+        "rule": finding.rule,
+        "reason": finding.reason,
+        "setting": _variable(finding),
+    }
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What of a build's wishes was denied, for its failure: the guard's own sentence and rule."""
+
+    rule: str
+    reason: str
+
+
+def find_refusal(summary: AuditSummary) -> Refusal | None:
+    """The first denial that can be why a build failed; None: there was none."""
+    for entry in summary.denials:
+        if entry.verdict.rule != _DECLINED:
+            return Refusal(entry.verdict.rule, entry.verdict.reason)
+    return None
+
+
+def guard_report(summary: AuditSummary, audit_file: str) -> GuardReport:
+    """What the guard decided, as a part of the build's report."""
+    return GuardReport(
+        counts=[GuardCount(verdict=verdict, rule=rule, count=count) for verdict, rule, count in summary.counts],
+        denied=summary.denied,
+        denials=[_denial(entry) for entry in summary.denials],
+        audit_file=audit_file,
+    )
+
+
+def _denial(entry: Entry) -> GuardDenial:
+    return GuardDenial(
+        time=entry.time,
+        method=entry.method,
+        path=entry.path,
+        rule=entry.verdict.rule,
+        reason=entry.verdict.reason,
+    )

@@ -1,0 +1,87 @@
+"""Builds behind their guard: what the report says of it, what is denied and why, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tasks.hold_guard
+from caisson.errors import DockerfileDenied, GuardDenied
+from caisson.reference import parse_reference
+from caisson.report import BuildReport
+from tests.engine.conftest import Builds
+
+BASE = "FROM debian:trixie-slim\n"
+
+
+@pytest.fixture(params=["classic", "buildkit"])
+def builder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def posture(report: BuildReport, title: str) -> str:
+    return next(item.status for item in report.posture if item.title == title)
+
+
+def sockets(builds: Builds) -> list[str]:
+    return [name for name in os.listdir(builds.settings.guard_dir) if name.endswith(".sock")]  # noqa: PTH208
+
+
+def test_a_build_has_a_guarded_socket_and_its_report_says_what_was_decided(builds: Builds, builder: str) -> None:
+    report = builds(builds.repository(BASE + "RUN sleep 0.1\n"), builder=builder, no_cache=True)
+    assert report.guard is not None
+    assert posture(report, "Its socket is a guarded one") == "pass"
+    rules = {item.rule: item.count for item in report.guard.counts if item.verdict == "allow"}
+    assert rules.keys() >= ({"ping", "build", "context"} if builder == "classic" else {"grpc", "session"})
+    assert {denial.rule for denial in report.guard.denials} <= {"buildkit-declined"}
+    lines = [json.loads(line) for line in Path(report.guard.audit_file).read_text().splitlines()]
+    assert {line["build"] for line in lines} == {report.build_id}
+    assert len({line["container"] for line in lines}) == 1
+    assert len([line for line in lines if line["event"] == "decision"]) == sum(
+        item.count for item in report.guard.counts
+    )
+    assert f"{report.build_id}.sock" not in sockets(builds)
+
+
+def test_the_raw_socket_is_there_for_those_who_must_and_the_posture_says_so(builds: Builds, builder: str) -> None:
+    report = builds.with_settings(socket="raw")(builds.repository(BASE), builder=builder)
+    assert report.outcome == "built"
+    assert report.guard is None
+    assert posture(report, "Its socket is a guarded one") == "fail"
+
+
+def test_a_denial_is_what_the_build_fails_with(builds: Builds, builder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tasks.hold_guard.guard_policy
+    another = parse_reference("caisson.local/build:another")
+    monkeypatch.setattr(tasks.hold_guard, "guard_policy", lambda *given: replace(own(*given), image=another))
+    with pytest.raises(GuardDenied, match=r"has to be named caisson\.local/build:another") as caught:
+        builds(builds.repository(BASE), builder=builder)
+    assert caught.value.details["rule"] == "build-name"
+
+
+def test_images_of_other_repositories_are_theirs(builds: Builds, builder: str) -> None:
+    theirs = builds.repository(BASE + "RUN echo theirs > /mark\n", name="theirs")
+    builds(theirs, image="caisson-test/theirs", builder=builder)
+    ours = builds.repository("FROM caisson-test/theirs:main\n", name="ours")
+    with pytest.raises(DockerfileDenied, match="was built here for another repository") as caught:
+        builds(ours, builder=builder)
+    assert "CAISSON_DOCKERFILE_SHARED_REPOSITORIES" in caught.value.hint
+    assert caught.value.details["findings"][0]["line"] == 1
+
+    shared = builds.with_settings(dockerfile_shared_repositories=("caisson-test/theirs",))
+    assert shared(ours, builder=builder).outcome == "built"
+    theirs.commit({"Dockerfile": "FROM caisson-test/theirs:main\nRUN echo more > /more\n"})
+    assert builds(theirs, image="caisson-test/theirs", builder=builder).outcome == "built"
+
+
+def test_another_reader_of_the_dockerfile_is_denied_where_it_would_be_used(builds: Builds, builder: str) -> None:
+    repository = builds.repository(f"# syntax=caisson-test/frontend:1\n{BASE}")
+    if builder == "classic":
+        assert builds(repository, builder=builder).outcome == "built"
+        return
+    with pytest.raises(DockerfileDenied, match="CAISSON_DOCKERFILE_FRONTENDS"):
+        builds(repository, builder=builder)

@@ -1,0 +1,124 @@
+"""What a build's guard and Dockerfile policy are made of, and what a denial tells."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from caisson.engine import EngineInfo
+from caisson.errors import DockerfileDenied, DockerfileInvalid
+from caisson.git import parse_repository_url
+from caisson.guard.audit import Audit, Entry
+from caisson.guard.verdict import Verdict
+from caisson.guard_plan import (
+    LARGEST_DOCKERFILE,
+    Refusal,
+    build_inputs,
+    dockerfile_policy,
+    find_refusal,
+    foreign_repositories,
+    guard_policy,
+    guard_report,
+    require_allowed_dockerfile,
+)
+from caisson.plan import BuildIdentity
+from caisson.reference import parse_repository
+from caisson.request import Builder
+from caisson.settings import load_settings
+from caisson.spec import make_spec, parse_request
+
+ENGINE = EngineInfo(
+    "26.1.5", "1.45", "overlay2", "cgroupfs", 2, "/var/lib/docker", (), 2, 1 << 30, False, platform="linux/amd64"
+)
+IDENTITY = BuildIdentity("0123456789ab", "", "", "here", datetime(2030, 1, 1, tzinfo=UTC))
+SETTINGS = load_settings(_env_file=None)
+
+
+def check(text: bytes, **settings: object) -> None:
+    spec = make_spec(parse_request({"repository_url": "https://h.example/a.git", "image": "a"}), SETTINGS)
+    policy = dockerfile_policy(load_settings(_env_file=None, **settings), ENGINE, ())
+    require_allowed_dockerfile(text, policy, build_inputs(spec, Builder.BUILDKIT, ENGINE))
+
+
+def test_the_guard_knows_what_the_build_may_have() -> None:
+    request = {
+        "repository_url": "https://h.example/a.git",
+        "image": "a",
+        "secrets": ["token"],
+        "limits": {"memory": "1g", "cpus": 0.5},
+    }
+    settings = load_settings(_env_file=None, dockerfile_frontends=("docker/dockerfile:1",))
+    policy = guard_policy(make_spec(parse_request(request), settings), IDENTITY, settings)
+    assert (str(policy.image), policy.memory, policy.cpus) == (IDENTITY.reference, 1 << 30, 0.5)
+    assert (policy.secrets, policy.frontends) == (frozenset({"token"}), frozenset({"docker/dockerfile:1"}))
+    assert policy.cache_mount_namespace.startswith("caisson-")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"# only a comment\n",
+        b"ARG ONLY=this\n",
+        b"RUN true\n",
+        b"FROM x\nRUN <<EOF\n",
+        b"x" * (LARGEST_DOCKERFILE + 1),
+    ],
+)
+def test_what_an_engine_would_not_take_is_invalid(text: bytes) -> None:
+    with pytest.raises(DockerfileInvalid):
+        check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "value"),
+    [
+        (b"# syntax=docker/dockerfile:1\nFROM x\n", "dockerfile_frontends", ("docker/dockerfile:1",)),
+        (b"FROM x\nADD http://10.0.0.1/x /x\n", "dockerfile_allowed_hosts", ("10.0.0.0/8",)),
+        (b"FROM caisson.local/build:1\n", "dockerfile_shared_repositories", ("caisson.local/build",)),
+        (b"FROM x\nADD $WHAT /x\n", "dockerfile_unresolved", True),
+    ],
+)
+def test_a_denial_names_the_setting_that_allows_it(text: bytes, setting: str, value: object) -> None:
+    with pytest.raises(DockerfileDenied) as caught:
+        check(text)
+    assert f"CAISSON_{setting.upper()}" in caught.value.hint
+    check(text, **{setting: value})
+
+
+def test_only_listed_base_images_where_there_is_a_list() -> None:
+    check(b"FROM y\n")
+    with pytest.raises(DockerfileDenied, match="CAISSON_DOCKERFILE_BASE_IMAGES"):
+        check(b"FROM y\n", dockerfile_base_images=("x",))
+
+
+def test_what_no_setting_allows_says_so() -> None:
+    with pytest.raises(DockerfileDenied, match="Nothing allows it"):
+        check(b"FROM x\nRUN --security=insecure true\n")
+
+
+def test_an_image_repository_is_foreign_when_only_others_are_in_it() -> None:
+    own = parse_repository_url("https://h.example/a.git", ["https"])
+    tagged = [
+        ("https://h.example/b.git", "team/b:1"),
+        ("https://h.example/b.git", "team/both:1"),
+        ("https://h.example/a.git", "team/both:2"),
+    ]
+    assert foreign_repositories(own, tagged) == {parse_repository("team/b")}
+
+
+def test_what_clients_only_try_out_is_no_reason_for_a_failure() -> None:
+    audit = Audit()
+    audit.record(Entry("decision", Verdict("allow", "ping", "")))
+    audit.record(Entry("decision", Verdict("deny", "buildkit-declined", "Not here.")))
+    assert find_refusal(audit.summary()) is None
+    audit.record(Entry("decision", Verdict("deny", "build-name", "Another name."), "POST", "/build"))
+    assert find_refusal(audit.summary()) == Refusal("build-name", "Another name.")
+    report = guard_report(audit.summary(), "/log")
+    assert (report.denied, len(report.denials), report.audit_file) == (2, 2, "/log")
+    assert {(item.verdict, item.rule): item.count for item in report.counts} == {
+        ("allow", "ping"): 1,
+        ("deny", "buildkit-declined"): 1,
+        ("deny", "build-name"): 1,
+    }
