@@ -39,7 +39,10 @@ def environment(settings: Settings, tmp_path: Path) -> Mapping[str, str]:
     """The settings of the test, as variables of a command in a directory of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CAISSON_", "PREFECT_"))}
     own = ("state_dir", "docker_host", "engine_socket", "guard_dir", "engine_guard_dir", "docker_data_root")
-    return {**inherited, **{f"CAISSON_{name.upper()}": str(getattr(settings, name)) for name in (*own, "min_free_bytes")}}
+    return {
+        **inherited,
+        **{f"CAISSON_{name.upper()}": str(getattr(settings, name)) for name in (*own, "min_free_bytes")},
+    }
 
 
 @pytest.fixture
