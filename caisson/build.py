@@ -151,9 +151,11 @@ class Build:
         self._finished(name, begin, "completed", "")
 
     def _finished(self, name: str, begin: float, state: str, reason: str) -> None:
-        seconds = round(time.monotonic() - begin, 3)
+        start, seconds = round(begin - self._clock, 3), round(time.monotonic() - begin, 3)
         self.record.steps.append(
-            StepReport.model_validate({"name": name, "state": state, "seconds": seconds, "reason": reason})
+            StepReport.model_validate(
+                {"name": name, "state": state, "start": start, "seconds": seconds, "reason": reason}
+            )
         )
 
     def fit_limits(self) -> None:
@@ -249,6 +251,8 @@ class Build:
             dockerfile_steps=[
                 DockerfileStepReport(
                     name=self.log.redact(step.name),
+                    # One that another build has begun and this one shares can be older than this one.
+                    start=None if step.began is None else max(0.0, round(step.began - self.started.timestamp(), 3)),
                     seconds=round(step.seconds, 3),
                     cached=step.cached,
                     error=self.log.redact(step.error),

@@ -12,23 +12,27 @@ import codecs
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 _EXIT_CODE = re.compile(r"(?:exit code: |returned a non-zero code: )(\d+)")
-_CLASSIC_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)", re.DOTALL)
+_CLASSIC_STEP = re.compile(r"Step (\d{1,9})/(\d{1,9}) : (.*)", re.DOTALL | re.ASCII)
 _INTERNAL = "[internal]"
 _CLIPPED = "[output clipped, log limit"
 
 
 @dataclass
 class DockerfileStep:
-    """One step of the build as the builder names it, such as ``[2/3] RUN make``; ``seconds`` of wall time."""
+    """One step of the build as the builder names it, such as ``[2/3] RUN make``; ``seconds`` of wall time.
+
+    ``began`` is in seconds since 1970, None for a step that has not begun or whose builder does not say when.
+    """
 
     name: str
     started: bool = False
+    began: float | None = None
     cached: bool = False
     seconds: float = 0.0
     error: str = ""
@@ -106,7 +110,6 @@ class BuildKitProgress:
         self._lines = _Lines()
         self._object: list[str] | None = None
         self._steps: dict[str, DockerfileStep] = {}
-        self._started: dict[str, str] = {}
         self._logs: dict[str, _Lines] = {}
 
     def feed(self, chunk: bytes) -> Iterator[str]:
@@ -161,7 +164,7 @@ class BuildKitProgress:
                 self.progress.steps.append(step)
         if vertex.get("started") and not step.started:
             step.started = True
-            self._started[digest] = vertex["started"]
+            step.began = _timestamp(vertex["started"])
             if not vertex.get("cached") and not name.startswith(_INTERNAL):
                 yield name
         if vertex.get("cached") and not step.cached:
@@ -170,7 +173,9 @@ class BuildKitProgress:
         if vertex.get("completed"):
             for line in self._logs[digest].close() if digest in self._logs else ():
                 yield self._log_line(digest, line)
-            step.seconds = _seconds(self._started.get(digest, ""), vertex["completed"])
+            completed = _timestamp(vertex["completed"])
+            if step.began is not None and completed is not None:
+                step.seconds = max(0.0, completed - step.began)
             step.error = str(vertex.get("error") or "")
 
     def _log(self, vertex: str, data: bytes) -> Iterator[str]:
@@ -186,13 +191,26 @@ class BuildKitProgress:
 
 
 class ClassicProgress:
-    """``docker build`` of the classic builder: ``Step 2/3 : RUN make`` and what its steps print."""
+    """``docker build`` of the classic builder: ``Step 2/3 : RUN make`` and what its steps print.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    The builder makes a step of each ``--label`` too, sorted by name, after all of the Dockerfile's (moby,
+    ``buildLabelOptions``). Those of ``labels`` are in the log, but are no steps of ``progress``.
+    """
+
+    def __init__(
+        self,
+        labels: Iterable[str] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.progress = BuildProgress()
         self._lines = _Lines()
-        self._clock = clock
+        self._labels = sorted(labels)
+        self._clock, self._wall = clock, wall
         self._step_began = clock()
+        # What is said before the first step is nobody's.
+        self._step = DockerfileStep("")
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         for line in self._lines.feed(chunk):
@@ -206,9 +224,12 @@ class ClassicProgress:
     def _end_step(self) -> None:
         """The classic builder tells no times: a step lasts until the next begins."""
         now = self._clock()
-        if self.progress.steps:
-            self.progress.steps[-1].seconds = now - self._step_began
+        self._step.seconds = now - self._step_began
         self._step_began = now
+
+    def _is_label_of_ours(self, number: int, total: int, instruction: str) -> bool:
+        place = number - 1 - (total - len(self._labels))
+        return 0 <= place < len(self._labels) and instruction.startswith(f"LABEL {self._labels[place]}=")
 
     def _line(self, line: str) -> Iterator[str]:
         # The classic builder colours what a step prints to stderr.
@@ -216,23 +237,24 @@ class ClassicProgress:
         match = _CLASSIC_STEP.match(line)
         if match:
             self._end_step()
-            self.progress.steps.append(DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True))
-            yield self.progress.steps[-1].name
+            self._step = DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True, began=self._wall())
+            if not self._is_label_of_ours(int(match[1]), int(match[2]), match[3]):
+                self.progress.steps.append(self._step)
+            yield self._step.name
             return
-        if line == " ---> Using cache" and self.progress.steps:
-            self.progress.steps[-1].cached = True
+        if line == " ---> Using cache":
+            self._step.cached = True
         if "returned a non-zero code: " in line and line.startswith("The command '"):
-            self.progress.error = line
-            if self.progress.steps:
-                self.progress.steps[-1].error = line
+            self.progress.error = self._step.error = line
         if line.strip():
             yield line
 
 
-def _seconds(started: str, completed: str) -> float:
+def _timestamp(text: str) -> float | None:
+    """Seconds since 1970; None for what is no time of RFC 3339 with a zone."""
     try:
-        # RFC 3339 with nanoseconds, of which Python reads six digits.
-        begin, end = (datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text)) for text in (started, completed))
+        # It has nanoseconds, of which Python reads six digits.
+        time_of_day = datetime.fromisoformat(re.sub(r"(\.\d{1,6})\d*", r"\1", text))
     except ValueError:
-        return 0.0
-    return max(0.0, (end - begin).total_seconds())
+        return None
+    return time_of_day.timestamp() if time_of_day.tzinfo else None

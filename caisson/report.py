@@ -20,22 +20,27 @@ Outcome = Literal["built", "reused", "failed", "cancelled"]
 
 
 class StepReport(BaseModel):
-    """One step of the chain (``clone``, ``build``, …) and how long it took."""
+    """One step of the chain (``clone``, ``build``, …): how many seconds after the build's beginning, and how long.
+
+    ``start`` is None in reports of before it was recorded.
+    """
 
     model_config = _FROZEN
 
     name: str
     state: Literal["completed", "failed", "skipped"]
+    start: float | None = None
     seconds: float
     reason: str = ""
 
 
 class DockerfileStepReport(BaseModel):
-    """One step of the Dockerfile."""
+    """One step of the Dockerfile; ``start`` in seconds after the build's beginning, None where it is not known."""
 
     model_config = _FROZEN
 
     name: str
+    start: float | None = None
     seconds: float
     cached: bool
     error: str = ""

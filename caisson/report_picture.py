@@ -46,32 +46,31 @@ class Bar:
 
 
 def bars(report: BuildReport) -> list[Bar]:
-    """The rows: the chain's steps one after another, and the Dockerfile's below the one that builds.
+    """The rows: the chain's steps, and the Dockerfile's below the one that builds, each where it began.
 
-    The Dockerfile's steps are drawn in a row where their times fit into that step's; where they ran side by side,
-    each begins where the building began, since the report does not say more.
+    Where the report does not say when, a step of the chain follows the one before it, and one of the Dockerfile begins
+    with the building.
     """
     rows: list[Bar] = []
     clock = 0.0
     for step in report.steps:
-        rows.append(Bar(step.name, clock, step.seconds, step.state))
+        start = clock if step.start is None else max(0.0, step.start)
+        rows.append(Bar(step.name, start, step.seconds, step.state))
         if step.name == _BUILD_STEP:
-            rows.extend(_dockerfile_bars(report, clock, step.seconds))
-        clock += step.seconds
+            rows.extend(_dockerfile_bars(report, start))
+        clock = start + step.seconds
     return rows
 
 
-def _dockerfile_bars(report: BuildReport, start: float, seconds: float) -> Iterator[Bar]:
+def _dockerfile_bars(report: BuildReport, build_start: float) -> Iterator[Bar]:
     steps = report.dockerfile_steps
-    in_a_row = sum(step.seconds for step in steps) <= seconds * 1.02
     slowest = sorted(range(len(steps)), key=lambda index: (not steps[index].error, -steps[index].seconds))
     shown = set(slowest[:_MAX_DOCKERFILE_ROWS])
-    clock = start
     for index, step in enumerate(steps):
         kind: Kind = "failed" if step.error else "cached" if step.cached else "completed"
         if index in shown:
-            yield Bar(step.name, clock if in_a_row else start, step.seconds, kind, nested=True)
-        clock += step.seconds
+            start = build_start if step.start is None else max(build_start, step.start)
+            yield Bar(step.name, start, step.seconds, kind, nested=True)
 
 
 def format_seconds(seconds: float) -> str:

@@ -171,6 +171,16 @@ def test_cache_hits_are_counted(builds: Builds, builder: str) -> None:
     assert not cached["COPY changed /changed"]
     assert report.cache_hits >= 1
     assert cached["RUN cat /kept"]
+    starts = [step.start for step in report.dockerfile_steps if step.start is not None]
+    assert len(starts) == len(report.dockerfile_steps)
+    assert 0 < min(starts) <= max(starts) < report.seconds
+
+
+def test_labels_that_caisson_passes_are_no_steps_of_the_dockerfile(builds: Builds) -> None:
+    label = f"LABEL caisson.test={uuid.uuid4().hex} zz=1"
+    repository = builds.repository(f"{BASE}RUN true\n{label}\n")
+    report = builds(repository, builder="classic", labels={"zz": "2", "a": "b c"})
+    assert [step.name.split("] ")[1] for step in report.dockerfile_steps] == [BASE.strip(), "RUN true", label]
 
 
 def test_a_failing_step_is_named_with_its_exit_code_and_last_lines(builds: Builds, builder: str) -> None:

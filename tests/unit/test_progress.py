@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_buildkit_lines_are_the_same_however_the_stream_is_cut(size: int) -> Non
     assert failed is not None
     assert (failed.name, failed.exit_code, failed.seconds) == ("[3/3] RUN make", 3, 2.5)
     assert [step.cached for step in parser.progress.steps] == [False, True, False]
+    assert [step.began for step in parser.progress.steps] == [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()] * 3
     assert [step.name for step in parser.progress.ran_steps] == ["[3/3] RUN make"]
     assert parser.progress.error == FAILED
 
@@ -83,9 +85,54 @@ def test_classic_steps_cache_and_failure(size: int) -> None:
 
 def test_a_classic_step_lasts_until_the_next_begins() -> None:
     times = iter([0.0, 1.0, 3.0, 7.0, 7.5])
-    parser = ClassicProgress(clock=lambda: next(times))
+    wall = iter([101.0, 103.0, 107.0])
+    parser = ClassicProgress(clock=lambda: next(times), wall=lambda: next(wall))
     _feed(parser, CLASSIC, 4096)
     assert [step.seconds for step in parser.progress.steps] == [2.0, 4.0, 0.5]
+    assert [step.began for step in parser.progress.steps] == [101.0, 103.0, 107.0]
+
+
+LABELS = ("team", "caisson.spec", "org.opencontainers.image.title")
+
+
+def _with_labels(*last: str) -> tuple[ClassicProgress, list[str]]:
+    """A build of three steps, the last as given, to which three labels were passed."""
+    instructions = ["FROM debian", "RUN apt", *last, *(f"LABEL {name}=x" for name in sorted(LABELS))]
+    text = "".join(
+        f"Step {number}/{len(instructions)} : {instruction}\n ---> Using cache\n ---> d6e7464c6ad7\n"
+        for number, instruction in enumerate(instructions, 1)
+    )
+    parser = ClassicProgress(LABELS)
+    return parser, _feed(parser, text.encode(), 7)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ["RUN make"],
+        ["LABEL team=x"],
+        ["LABEL caisson.spec=x"],
+        ["LABEL a=b", "LABEL caisson.spec=x", "LABEL org.opencontainers.image.title=x"],
+    ],
+)
+def test_labels_that_were_passed_to_the_classic_builder_are_no_steps_of_the_dockerfile(last: list[str]) -> None:
+    parser, lines = _with_labels(*last)
+    names = [step.name.split("] ")[1] for step in parser.progress.steps]
+    assert names == ["FROM debian", "RUN apt", *last]
+    assert all(step.cached for step in parser.progress.steps)
+    assert sum("LABEL" in line for line in lines) == len(LABELS) + sum("LABEL" in item for item in last)
+
+
+def test_what_is_said_of_a_label_that_was_passed_is_not_said_of_the_step_before_it() -> None:
+    parser = ClassicProgress(["a"])
+    _feed(parser, b"Step 1/2 : FROM debian\n ---> 79a49cbffbc8\nStep 2/2 : LABEL a=1\n ---> Using cache\n", 4096)
+    assert [(step.name, step.cached) for step in parser.progress.steps] == [("[1/2] FROM debian", False)]
+
+
+def test_a_step_at_the_end_that_is_not_the_label_that_was_passed_stays_a_step() -> None:
+    parser = ClassicProgress(["a"])
+    _feed(parser, b"Step 1/3 : FROM debian\nStep 2/3 : LABEL a=1\nStep 3/3 : LABEL ab=1\nStep 9/3 : LABEL a=1\n", 4096)
+    assert len(parser.progress.steps) == 4
 
 
 def test_one_line_objects_of_newer_clients_are_read_too() -> None:

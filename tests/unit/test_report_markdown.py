@@ -323,10 +323,22 @@ def test_steps_of_the_chain_follow_each_other_and_those_of_the_dockerfile_lie_wi
     ]
 
 
-def test_steps_that_ran_side_by_side_are_not_drawn_beyond_the_build() -> None:
-    steps = [DockerfileStepReport(name=f"RUN {n}", seconds=8, cached=False) for n in range(3)]
-    rows = bars(_report(dockerfile_steps=steps))
-    assert [row.start for row in rows if row.nested] == [1, 1, 1]
+def test_each_step_is_drawn_where_it_began() -> None:
+    chain = [
+        StepReport(name="clone", state="completed", start=0.5, seconds=1),
+        StepReport(name="build", state="completed", start=2, seconds=9),
+        StepReport(name="tag_image", state="completed", seconds=1),
+    ]
+    steps = [
+        DockerfileStepReport(name=f"RUN {start}", start=start, seconds=3, cached=False) for start in (1.9, 3, 3.5, None)
+    ]
+    rows = bars(_report(steps=chain, dockerfile_steps=steps))
+    assert [(row.label, row.start) for row in rows if not row.nested] == [
+        ("clone", 0.5),
+        ("build", 2),
+        ("tag_image", 11),
+    ]
+    assert [row.start for row in rows if row.nested] == [2, 3, 3.5, 2]
 
 
 def test_a_picture_of_very_many_steps_shows_the_slowest_and_the_one_that_failed() -> None:
