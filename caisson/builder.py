@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from caisson.cgroups import Cgroup, KernelLimits, find_cgroup, read_limits
-from caisson.engine import ContainerID, ContainerInfo, Engine
+from caisson.engine import ContainerID, ContainerInfo, Engine, ImageInfo
 from caisson.errors import BuildCancelled, BuildTimedOut, CaissonError, EngineLost, EngineRefused
 from caisson.plan import (
     LABEL_BUILD,
     LABEL_DEADLINE,
     LABEL_FLOW_RUN,
+    build_under_construction,
     container_name,
     reference_under_construction,
 )
@@ -143,4 +145,36 @@ def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:
             failures.append(error)
     if failures:
         raise failures[0]
+    return removed
+
+
+def leftover_references(
+    images: Iterable[ImageInfo], builders: Iterable[ContainerInfo], *, now: datetime, longest: timedelta
+) -> list[str]:
+    """Names of images under construction whose build is dead. Pure.
+
+    A live build has its builder from before its image has a name until after all tags are set; so ``images`` must have
+    been listed before ``builders``, or a build that began in between would seem to have none. An image that is younger
+    than the ``longest`` time of a build is left alone all the same: there is no hurry.
+    """
+    live = {builder.name for builder in builders}
+    return [
+        tag
+        for image in images
+        if image.created.isdigit() and now - datetime.fromtimestamp(int(image.created), UTC) > longest
+        for tag in image.tags
+        if (build_id := build_under_construction(tag)) and container_name(build_id) not in live
+    ]
+
+
+def remove_references(engine: Engine, references: Iterable[str]) -> list[str]:
+    """Take names off their images, which go if they have no other; returns those that are gone.
+
+    One that the engine does not give up, since a container was made of its image, stays.
+    """
+    removed: list[str] = []
+    for reference in references:
+        with contextlib.suppress(EngineRefused):
+            if engine.untag_image(reference):
+                removed.append(reference)
     return removed

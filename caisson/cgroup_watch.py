@@ -26,6 +26,8 @@ class CgroupEvidence:
 class CgroupWatch:
     """Watches the group that holds a build while it runs; a context manager.
 
+    Without being entered it has no thread, and counts only in groups that are still there when it is asked.
+
     ``builder`` is the group of the builder's container, which is below the one that is watched or is that one. All
     others below are those of RUN steps: seeing one is the proof that steps are held.
 

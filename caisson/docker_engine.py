@@ -241,10 +241,14 @@ class DockerEngine:
             user=str(config.get("User", "")),
         )
 
-    def list_images(self, labels: Mapping[str, str] | None = None) -> list[ImageInfo]:
-        filters = {"label": [f"{key}={value}" for key, value in (labels or {}).items()]}
+    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
+        filters: dict[str, Any] = {}
+        if labels:
+            filters["label"] = [f"{key}={value}" for key, value in labels.items()]
+        if repository:
+            filters["reference"] = repository
         with self._errors("list images"):
-            rows = self._api.images(filters=filters if labels else None)
+            rows = self._api.images(filters=filters or None)
         return [
             ImageInfo(
                 id=ImageID(row["Id"]),

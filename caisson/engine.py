@@ -157,7 +157,12 @@ class Engine(Protocol):
 
     def inspect_image(self, image: str) -> ImageInfo | None: ...
 
-    def list_images(self, labels: Mapping[str, str] | None = None) -> list[ImageInfo]: ...
+    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
+        """Images that have all the labels and, where a repository is named, a tag of it; each with all its tags.
+
+        ``created`` is in seconds since 1970 here.
+        """
+        ...
 
     def history(self, image: str) -> list[Layer]:
         """Each step of the image, oldest first; those of 0 bytes have no layer."""

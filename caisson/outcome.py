@@ -11,6 +11,8 @@ from caisson.errors import (
     BuildStepFailed,
     CaissonError,
     DockerfileInvalid,
+    EngineLost,
+    EngineUnreachable,
     GuardDenied,
     OutOfMemory,
     PidsExhausted,
@@ -102,6 +104,26 @@ def classify_build_failure(
     if _DOCKERFILE_ERRORS.search(text):
         return DockerfileInvalid(f"The Dockerfile is invalid: {_reason(progress, tail)}.", details=details)
     return BuildFailed(f"The build failed{where}: {_reason(progress, tail)}.", details=details)
+
+
+def classify_clone_failure(
+    error: CaissonError, evidence: CgroupEvidence, limits: Limits, *, in_memory: bool
+) -> CaissonError:
+    """What a failed clone means when the kernel killed in the builder meanwhile: git's own words then tell of the
+    consequence, such as a pack that ended early. ``in_memory`` says whether the workspace counts to the memory.
+
+    Unchanged without such a kill, and where the builder or the engine itself went away.
+    """
+    if not evidence.oom_kills or isinstance(error, EngineLost | EngineUnreachable):
+        return error
+    counts = f", to which what is in the workspace of {format_size(limits.workspace)} counts" if in_memory else ""
+    return OutOfMemory(
+        f"The clone ran out of memory: the kernel killed a process at the limit of "
+        f"{format_size(limits.memory)}{counts}.",
+        hint="Raise limits.memory for this repository"
+        + (", or set CAISSON_WORKSPACE=layer on its host." if in_memory else "."),
+        details={**error.details, "oom_kills": evidence.oom_kills, "memory": limits.memory},
+    )
 
 
 def _details(step: DockerfileStep | None, exit_code: int, tail: list[str]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,10 @@ WORKSPACE = "/app"
 SOCKET_IN_BUILDER = "/var/run/docker.sock"
 KEEPER = ("/usr/bin/env", "--ignore-signal=CHLD", "/usr/bin/sleep")
 """The builder's main process, before its seconds. While it ignores SIGCHLD the kernel reaps orphans (wait(2))."""
+
+REPOSITORY_UNDER_CONSTRUCTION = f"{RESERVED_REGISTRY}/build"
+"""Every image that is being built has a tag of it, its build's ID."""
+_BUILD_ID = re.compile(r"[0-9a-f]{12}")
 
 LABEL_BUILD = "caisson.build"
 LABEL_FLOW_RUN = "caisson.flow-run"
@@ -59,7 +64,17 @@ def container_name(build_id: str) -> str:
 
 def reference_under_construction(build_id: str) -> str:
     """The name of a build's image until it gets its tags."""
-    return f"{RESERVED_REGISTRY}/build:{build_id}"
+    return f"{REPOSITORY_UNDER_CONSTRUCTION}:{build_id}"
+
+
+def build_under_construction(reference: str) -> str:
+    """The build whose image has that name; empty for any other name.
+
+    >>> build_under_construction("caisson.local/build:0123456789ab"), build_under_construction("debian:trixie")
+    ('0123456789ab', '')
+    """
+    repository, _, build_id = reference.rpartition(":")
+    return build_id if repository == REPOSITORY_UNDER_CONSTRUCTION and _BUILD_ID.fullmatch(build_id) else ""
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from caisson.build import Build
 from caisson.builder import StartedBuilder
+from caisson.cgroup_watch import CgroupEvidence, CgroupWatch
 from caisson.clone import clone as clone_commit
+from caisson.errors import CaissonError
 from caisson.git import Chosen
+from caisson.outcome import classify_clone_failure
 from caisson.sizes import format_size
 from tasks.step import step
 
 
 @step("clone")
 def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
-    """Fetch shallow, check out, check the context; raises ``SubmoduleDenied``, ``WorkspaceFull`` and their kin."""
-    cloned = clone_commit(
-        build.engine,
-        builder.id,
-        build.source,
-        chosen,
-        build.log.line,
-        user=build.settings.step_user,
-        context=build.spec.context,
-        dockerfile=build.spec.dockerfile,
-    )
+    """Fetch shallow, check out, check the context; raises ``SubmoduleDenied``, ``OutOfMemory`` and their kin."""
+    # All that runs is in the builder's own group, which outlives it: nothing to be watched in between.
+    watch = CgroupWatch(builder.own, builder.own) if builder.own else None
+    try:
+        cloned = clone_commit(
+            build.engine,
+            builder.id,
+            build.source,
+            chosen,
+            build.log.line,
+            user=build.settings.step_user,
+            context=build.spec.context,
+            dockerfile=build.spec.dockerfile,
+        )
+    except CaissonError as error:
+        raise classify_clone_failure(
+            error,
+            watch.evidence() if watch else CgroupEvidence(),
+            build.spec.limits,
+            in_memory=build.settings.workspace == "tmpfs",
+        ) from None
     build.log.line(f"checked out {cloned.sha}: {format_size(cloned.size_bytes)}")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from caisson.build import Build
 from caisson.build_group import remove_leftover_groups
-from caisson.builder import find_builders, is_overdue, remove_builders
+from caisson.builder import (
+    find_builders,
+    is_overdue,
+    leftover_references,
+    remove_builders,
+    remove_references,
+)
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID
 from caisson.errors import SettingsInvalid
 from caisson.guard.listening import remove_dead_sockets
-from caisson.plan import LABEL_FLOW_RUN
+from caisson.plan import LABEL_FLOW_RUN, REPOSITORY_UNDER_CONSTRUCTION
 from caisson.settings import Settings
 from tasks.step import step
 
@@ -44,11 +50,17 @@ class Reaper:
         return removed
 
     def reap_overdue(self) -> list[str]:
-        """Remove builders past their deadline, whoever made them, and groups that no builder is in; returns names."""
+        """Remove builders past their deadline, whoever made them, names of images whose build is dead, and groups that
+        no builder is in; returns what all these were called."""
         now = datetime.now(UTC)
+        longest = timedelta(minutes=self.settings.max_timeout_minutes, seconds=self.settings.deadline_grace_seconds)
         with DockerEngine(self.settings.docker_host) as engine:
-            removed = remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
-        return [*removed, *self._remove_rest()]
+            # In this order; leftover_references says why.
+            images = engine.list_images(repository=REPOSITORY_UNDER_CONSTRUCTION)
+            builders = find_builders(engine)
+            names = remove_references(engine, leftover_references(images, builders, now=now, longest=longest))
+            removed = remove_builders(engine, [item for item in builders if is_overdue(item, now)])
+        return [*removed, *names, *self._remove_rest()]
 
     def _remove_rest(self) -> list[str]:
         with contextlib.suppress(OSError, SettingsInvalid):

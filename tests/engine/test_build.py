@@ -221,6 +221,17 @@ def test_a_repository_larger_than_the_workspace_is_workspace_full(builds: Builds
         builds(repository, limits={"workspace": "6m", "memory": "256m"})
 
 
+def test_a_repository_that_fits_into_the_workspace_but_not_into_the_memory_is_out_of_memory(builds: Builds) -> None:
+    import os
+
+    files: dict[str, str | bytes] = {f"big{number}": os.urandom(9 << 20) for number in range(3)}
+    repository = builds.git.repository("heavy", {"Dockerfile": BASE, **files})
+    with pytest.raises(OutOfMemory) as caught:
+        builds(repository, limits={"workspace": "62m", "memory": "64m"})
+    assert caught.value.details["oom_kills"] >= 1
+    assert "The clone ran out of memory" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("dockerfile", "kind"),
     [

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import docker
 import pytest
 
-from caisson.engine import ContainerID, Engine
+from caisson.engine import ContainerID, Engine, ImageID
 from caisson.settings import Settings
 from tasks.remove_builder import Reaper
+from tests.conftest import EngineHost
 
 FLOW_RUN = str(uuid.uuid4())
 
@@ -72,3 +79,41 @@ def test_a_builder_that_was_never_started_goes_after_its_deadline(settings: Sett
     kept = [containers.create(deadline=deadline) for deadline in (_in(5), _in(-0.5), "", "soon", "2026-01-01T00:00:00")]
     assert overdue in Reaper(settings).reap_overdue()
     assert containers.left() == kept
+
+
+@pytest.fixture
+def image(engine_host: EngineHost, engine: Engine) -> Iterator[str]:
+    """The ID of an image of its own; all its tags are gone afterwards."""
+    with closing(docker.APIClient(base_url=engine_host.docker_host, version="auto")) as client:
+        made = client.import_image_from_data(_tar(), repository="caisson-test/reaper", tag="made")
+        image_id = json.loads(made.splitlines()[-1])["status"]
+        yield image_id
+    there = engine.inspect_image(image_id)
+    for tag in there.tags if there else ():
+        engine.untag_image(tag)
+
+
+def _tar() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(uuid.uuid4().hex))
+    return archive.getvalue()
+
+
+def test_the_name_of_a_dead_builds_image_is_removed_when_no_build_can_last_so_long(
+    settings: Settings, engine: Engine, containers: Containers, image: str
+) -> None:
+    alive = containers.create().removeprefix("caisson-build-")
+    dead, live, other = (f"caisson.local/build:{name}" for name in (uuid.uuid4().hex[:12], alive, "latest"))
+    for reference in (dead, live, other):
+        engine.tag_image(ImageID(image), reference)
+    assert dead not in Reaper(settings).reap_overdue()
+    # No build of this host can take longer than no time at all: the image is old enough at once.
+    brief = Reaper(settings.model_copy(update={"max_timeout_minutes": 0, "deadline_grace_seconds": 0}))
+    time.sleep(1.1)
+    assert engine.inspect_image(dead) is not None
+    assert dead in brief.reap_overdue()
+    found = engine.inspect_image(image)
+    assert found is not None
+    assert {live, other} <= set(found.tags)
+    assert dead not in found.tags

@@ -6,8 +6,19 @@ import pytest
 
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
-from caisson.errors import BuildFailed, BuildStepFailed, DockerfileInvalid, OutOfMemory, PidsExhausted, WorkspaceFull
-from caisson.outcome import classify_build_failure, judge_limits
+from caisson.errors import (
+    BuildFailed,
+    BuildStepFailed,
+    CaissonError,
+    DockerfileInvalid,
+    EngineLost,
+    EngineUnreachable,
+    OutOfMemory,
+    PidsExhausted,
+    RepositoryUnreachable,
+    WorkspaceFull,
+)
+from caisson.outcome import classify_build_failure, classify_clone_failure, judge_limits
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
 from caisson.request import Builder
@@ -100,3 +111,22 @@ def test_limits_are_verified_only_when_steps_were_seen_below_the_builder() -> No
 )
 def test_a_limit_that_the_kernel_does_not_confirm_is_never_called_verified(kernel: KernelLimits | None) -> None:
     assert _judge(HOLDS, kernel=kernel, nested=True) == "unverified"
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_clone_in_which_the_kernel_killed_ran_out_of_memory_whatever_git_said(in_memory: bool) -> None:
+    said = RepositoryUnreachable("git failed: early EOF.", details={"step": "fetch", "last_lines": ["early EOF"]})
+    error = classify_clone_failure(said, CgroupEvidence(oom_kills=2), LIMITS, in_memory=in_memory)
+    assert isinstance(error, OutOfMemory)
+    assert error.details == {**said.details, "oom_kills": 2, "memory": LIMITS.memory}
+    assert "at the limit of 1 GiB" in error.message
+    assert ("the workspace of 512 MiB counts" in error.message) == in_memory
+    assert ("CAISSON_WORKSPACE" in error.hint) == in_memory
+
+
+@pytest.mark.parametrize(
+    ("error", "kills"),
+    [(RepositoryUnreachable("x"), 0), (WorkspaceFull("x"), 0), (EngineLost("x"), 1), (EngineUnreachable("x"), 1)],
+)
+def test_a_clone_that_failed_otherwise_means_what_git_or_the_engine_said(error: CaissonError, kills: int) -> None:
+    assert classify_clone_failure(error, CgroupEvidence(oom_kills=kills), LIMITS, in_memory=True) is error
