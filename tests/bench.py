@@ -2,6 +2,8 @@
 
     python -m tests.bench [--quick]
 
+Then what the guard alone adds, by ``tests.bench_guard``, on each engine.
+
 Every figure is measured in this run; a figure that misses its reach is printed as such.
 """
 
@@ -30,6 +32,7 @@ from deployments.names import build_deployment
 from deployments.prefect_api import PrefectApi
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
+from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 
@@ -48,6 +51,7 @@ def main() -> int:
         settings = load_settings(docker_host=host.docker_host, state_dir=Path(directory) / "state")
         with git_daemon(Path(directory) / "git", host.gateway) as daemon:
             Bench(settings, daemon, turns=2 if quick else 7, long_seconds=5 if quick else 28).run()
+    bench_guard(QUICK if quick else FULL)
     return 0
 
 

@@ -19,6 +19,7 @@ from caisson.guard.policy import GuardPolicy
 from caisson.reference import parse_reference
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
+from tests.engine.buildx import copy_buildx
 from tests.engine.guarded import Guarded, guarded
 
 IMAGE = "caisson.invalid/build:guard-test"
@@ -41,13 +42,7 @@ def docker(host: str, *command: str) -> str:
 
 @pytest.fixture(scope="session")
 def buildx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    target = tmp_path_factory.mktemp("buildx") / "docker-buildx"
-    host = "unix:///var/run/docker.sock"
-    container = docker(host, "create", "caisson-builder:latest").strip()
-    try:
-        docker(host, "cp", "-L", f"{container}:/usr/libexec/docker/cli-plugins/docker-buildx", str(target))
-    finally:
-        docker(host, "rm", container)
+    target = copy_buildx(tmp_path_factory.mktemp("buildx") / "docker-buildx")
     return (target, *(Path(path) for path in os.environ.get("CAISSON_TEST_BUILDX", "").split(":") if path))
 
 
