@@ -22,7 +22,7 @@ from caisson.engine import (
     PushProgress,
     RegistryAuth,
 )
-from caisson.errors import BuilderImageMissing, EngineLost, EngineRefused, EngineUnreachable
+from caisson.errors import BuilderImageMissing, EngineLost, EngineRefused, EngineUnreachable, SettingsInvalid
 from caisson.push import classify_push_error, parse_push_line
 from caisson.reference import parse_reference
 
@@ -31,6 +31,7 @@ _DEFAULT_TIMEOUT_SECONDS = 60
 # The exit code of a process that SIGKILL ended, as the engine tells it.
 _KILLED = 137
 _KILL_POLLS = 40
+_NO_SOURCE = "bind source path does not exist"
 
 
 class DockerEngine:
@@ -102,6 +103,14 @@ class DockerEngine:
                 raise BuilderImageMissing(
                     f"The builder image {body.get('Image')!r} is not on this engine.",
                     hint="Make it with `caisson builder-image`.",
+                ) from None
+            except APIError as error:
+                if _NO_SOURCE not in str(error.explanation):
+                    raise
+                raise SettingsInvalid(
+                    f"guard_dir: the engine does not see the builder's socket ({error.explanation}).",
+                    hint="Set CAISSON_GUARD_DIR to a directory of the engine's own host, and CAISSON_ENGINE_GUARD_DIR "
+                    "where that has another path there (CAISSON_ENGINE_SOCKET for the raw socket).",
                 ) from None
         return ContainerID(str(answer["Id"]))
 

@@ -194,7 +194,8 @@ def container_body(
         "Labels": identity.labels(),
         "StopSignal": "SIGKILL",
         "HostConfig": {
-            "Binds": [f"{socket.path}:{SOCKET_IN_BUILDER}:ro"],
+            # Not as Binds: an engine that does not see the socket would make a directory in its place.
+            "Mounts": [{"Type": "bind", "Source": socket.path, "Target": SOCKET_IN_BUILDER, "ReadOnly": True}],
             "Tmpfs": tmpfs,
             "ReadonlyRootfs": settings.workspace == "tmpfs",
             "AutoRemove": True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks.hold_guard
-from caisson.errors import DockerfileDenied, GuardDenied
+from caisson.errors import DockerfileDenied, GuardDenied, SettingsInvalid
 from caisson.reference import parse_reference
 from caisson.report import BuildReport
 from tests.engine.conftest import Builds
@@ -52,6 +52,16 @@ def test_the_raw_socket_is_there_for_those_who_must_and_the_posture_says_so(buil
     assert report.outcome == "built"
     assert report.guard is None
     assert posture(report, "Its socket is a guarded one") == "fail"
+
+
+def test_a_socket_that_the_engine_does_not_see_is_refused_by_name_and_nothing_is_made_in_its_place(
+    builds: Builds, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    astray = builds.with_settings(engine_guard_dir=str(elsewhere))
+    with pytest.raises(SettingsInvalid, match="CAISSON_ENGINE_GUARD_DIR"):
+        astray(builds.repository(BASE))
+    assert not elsewhere.exists()
 
 
 def test_a_denial_is_what_the_build_fails_with(builds: Builds, builder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def create(api: docker.APIClient, engine_host: EngineHost, name: str) -> Iterato
 @pytest.fixture
 def socket(engine_host: EngineHost) -> Socket:
     path = engine_host.socket_in_engine or str(engine_host.socket)
-    return Socket(path, engine_host.socket.stat().st_gid)
+    return Socket(path, engine_host.socket.stat().st_gid, on_this_host=str(engine_host.socket))
 
 
 @pytest.fixture

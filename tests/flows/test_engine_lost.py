@@ -106,6 +106,7 @@ def repository(engine: OwnEngine, tmp_path_factory: pytest.TempPathFactory) -> I
 def host(engine: OwnEngine, caisson: CaissonHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
     variables = {
         "CAISSON_DOCKER_HOST": engine.host.docker_host,
+        "CAISSON_GUARD_DIR": f"{engine.directory}/guard",
         "CAISSON_MIN_FREE_BYTES": "64m",
         "CAISSON_POLL_SECONDS": "2",
     }

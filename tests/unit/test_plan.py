@@ -47,7 +47,13 @@ def test_least_privilege_holds_for_every_spec() -> None:
     host = container_body(_spec(limits={"cpus": 1.5, "memory": "1g", "pids": 99}), IDENTITY, SOCKET, settings)[
         "HostConfig"
     ]
-    assert host["Binds"] == ["/var/run/docker.sock:/var/run/docker.sock:ro"]
+    (mount,) = host["Mounts"]
+    assert mount == {
+        "Type": "bind",
+        "Source": "/var/run/docker.sock",
+        "Target": "/var/run/docker.sock",
+        "ReadOnly": True,
+    }
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["ReadonlyRootfs"]
@@ -55,7 +61,7 @@ def test_least_privilege_holds_for_every_spec() -> None:
     assert (host["Memory"], host["MemorySwap"]) == (1 << 30, 1 << 30)
     assert (host["NanoCpus"], host["PidsLimit"]) == (1_500_000_000, 99)
     assert host["GroupAdd"] == ["999"]
-    assert not {"Privileged", "CapAdd", "Devices", "Mounts", "VolumesFrom", "PidMode"} & set(host)
+    assert not {"Privileged", "CapAdd", "Devices", "Binds", "VolumesFrom", "PidMode"} & set(host)
     assert "nosuid" in host["Tmpfs"]["/app"]
     assert f"size={512 << 20}" in host["Tmpfs"]["/app"]
 
