@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from caisson.build import Build
@@ -16,7 +17,7 @@ from caisson.builder import (
     remove_references,
 )
 from caisson.docker_engine import DockerEngine
-from caisson.engine import ContainerID
+from caisson.engine import ContainerID, Engine
 from caisson.errors import SettingsInvalid
 from caisson.guard.listening import remove_dead_sockets
 from caisson.plan import LABEL_FLOW_RUN, REPOSITORY_UNDER_CONSTRUCTION
@@ -36,11 +37,16 @@ def remove_builder(build: Build, container: ContainerID) -> None:
     )
 
 
-@dataclass(frozen=True)
+# Listing images costs the containerd store 5 ms each, and the reaper is called every few seconds.
+_NAMES_EVERY_SECONDS = 600.0
+
+
+@dataclass
 class Reaper:
-    """What dead runs left on this host's engine."""
+    """What dead runs left on this host's engine; for one thread at a time."""
 
     settings: Settings
+    _names_due: float = field(default=float("-inf"), init=False, repr=False)
 
     def reap(self, flow_run_id: str) -> list[str]:
         """Remove what a flow run left; returns the names of the builders that it removed."""
@@ -50,17 +56,23 @@ class Reaper:
         return removed
 
     def reap_overdue(self) -> list[str]:
-        """Remove builders past their deadline, whoever made them, names of images whose build is dead, and groups that
-        no builder is in; returns what all these were called."""
+        """Remove builders past their deadline, whoever made them, and groups that no builder is in; now and then also
+        names of images whose build is dead. Returns what all these were called."""
         now = datetime.now(UTC)
-        longest = timedelta(minutes=self.settings.max_timeout_minutes, seconds=self.settings.deadline_grace_seconds)
         with DockerEngine(self.settings.docker_host) as engine:
-            # In this order; leftover_references says why.
-            images = engine.list_images(repository=REPOSITORY_UNDER_CONSTRUCTION)
-            builders = find_builders(engine)
-            names = remove_references(engine, leftover_references(images, builders, now=now, longest=longest))
-            removed = remove_builders(engine, [item for item in builders if is_overdue(item, now)])
+            names = self._remove_names(engine, now)
+            removed = remove_builders(engine, [item for item in find_builders(engine) if is_overdue(item, now)])
         return [*removed, *names, *self._remove_rest()]
+
+    def _remove_names(self, engine: Engine, now: datetime) -> list[str]:
+        if time.monotonic() < self._names_due:
+            return []
+        self._names_due = time.monotonic() + _NAMES_EVERY_SECONDS
+        longest = timedelta(minutes=self.settings.max_timeout_minutes, seconds=self.settings.deadline_grace_seconds)
+        # In this order; leftover_references says why.
+        images = engine.list_images(repository=REPOSITORY_UNDER_CONSTRUCTION)
+        builders = find_builders(engine)
+        return remove_references(engine, leftover_references(images, builders, now=now, longest=longest))
 
     def _remove_rest(self) -> list[str]:
         with contextlib.suppress(OSError, SettingsInvalid):

@@ -113,6 +113,9 @@ def test_the_name_of_a_dead_builds_image_is_removed_when_no_build_can_last_so_lo
     time.sleep(1.1)
     assert engine.inspect_image(dead) is not None
     assert dead in brief.reap_overdue()
+    engine.tag_image(ImageID(image), dead)
+    assert dead not in brief.reap_overdue(), "images are not listed each time"
+    assert engine.untag_image(dead)
     found = engine.inspect_image(image)
     assert found is not None
     assert {live, other} <= set(found.tags)

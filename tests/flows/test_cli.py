@@ -56,6 +56,7 @@ def test_a_build_is_shown_step_by_step_and_ends_with_a_summary(caisson: CaissonH
         "resolve_commit",
         "reuse_image",
         "clone",
+        "check_dockerfile",
         "build",
         "tag_image",
         "remove_builder",
