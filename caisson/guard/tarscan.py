@@ -160,6 +160,9 @@ class TarScan:
             raise Denied("context", "The context has a file whose name ends with a slash.")
         if kind in (_HARD_LINK, _SYMLINK) and not link:
             raise Denied("context", "The context has a link that leads nowhere.")
+        if kind == _HARD_LINK:
+            # Where a symlink leads is read in the build; a hard link is made by the engine as it unpacks.
+            _path(link)
         path = _path(name)
         self._check_place(path, kind)
         is_dockerfile = path in self._wanted

@@ -93,6 +93,8 @@ GNU = tar(DOCKERFILE, form=tarfile.GNU_FORMAT)
         (tar(("dir", "Dockerfile", b"")), "context-dockerfile"),
         (tar(DOCKERFILE, ("link", "x", b"."), ("file", "x/Dockerfile", b"evil")), "context"),
         (tar(DOCKERFILE, ("link", "x", b"."), ("hard", "y", b"x"), ("file", "y/Dockerfile", b"evil")), "context"),
+        (tar(DOCKERFILE, ("hard", "x", b"/etc/passwd")), "context"),
+        (tar(DOCKERFILE, ("hard", "x", b"a/../../y")), "context"),
         (tar(("link", "x", b"."), ("dir", "x", b""), DOCKERFILE, ("file", "x/y", b"")), "context"),
         (tar(("link", "dockerfile", b"other"), ("file", "other", b"x")), "context-dockerfile"),
         (tar(("file", "/Dockerfile", b"x")), "context"),
