@@ -80,11 +80,16 @@ class Client:
     def block(self, fields: Iterable[tuple[str, str]]) -> bytes:
         return self._encoder.encode(list(fields))
 
-    def open(self, path: str, build_id: str = "") -> bytes:
+    def open(self, path: str, build_id: str = "", *, more: Iterable[tuple[str, str]] = ()) -> bytes:
         """HEADERS on the next stream."""
         self.stream += 2
         build_id = build_id or (BUILD if path.startswith(BRIDGE) else "")
-        return Frame(Type.HEADERS, END_HEADERS, self.stream, self.block(headers(path, build_id))).encode()
+        return Frame(Type.HEADERS, END_HEADERS, self.stream, self.block([*headers(path, build_id), *more])).encode()
+
+    def ask(self, *paths: str, directory: str = "dockerfile") -> bytes:
+        """What the daemon sends for a directory of the builder's."""
+        more = [("dir-name", directory), *(("followpaths", path) for path in paths)]
+        return self.open("/moby.filesync.v1.FileSync/DiffCopy", more=more)
 
     def data(self, payload: bytes, *, end: bool = True) -> bytes:
         return Frame(Type.DATA, END_STREAM if end else 0, self.stream, payload).encode()

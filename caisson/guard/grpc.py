@@ -10,6 +10,7 @@ Rules of this module:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ PREFIX = 5
 
 PERMISSION_DENIED = 7
 UNIMPLEMENTED = 12
+
+_LONGEST_REASON = 1_000
 
 BUILD_ID = "buildkit-controlapi-buildid"
 
@@ -143,19 +146,45 @@ class MessageSizes:
                     raise Denied("grpc-message", f"A message of {self._left} bytes is larger than {self._limit}.")
 
 
+class MessageReader:
+    """The messages of one direction of a stream, in any pieces; ``limit`` is the largest size in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = bytearray()
+
+    def __len__(self) -> int:
+        """How many bytes wait for the rest of their message."""
+        return len(self._held)
+
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """The messages that ``data`` completes, one after the other, so that each is judged before the next is read."""
+        self._held += data
+        while self._held:
+            if self._held[0]:
+                raise Denied("grpc-message", "A message is compressed, or begins as none does.")
+            if len(self._held) < PREFIX:
+                return
+            size = int.from_bytes(self._held[1:PREFIX], "big")
+            if size > self._limit:
+                raise Denied("grpc-message", f"A message of {size} bytes is larger than {self._limit}.")
+            if len(self._held) < PREFIX + size:
+                return
+            message = bytes(self._held[PREFIX : PREFIX + size])
+            del self._held[: PREFIX + size]
+            yield message
+
+
 def with_prefix(message: bytes) -> bytes:
     return b"\x00" + len(message).to_bytes(4, "big") + message
 
 
-def refusal(stream: int, status: int, reason: str) -> bytes:
-    """The whole answer to a call that is refused: gRPC's *Trailers-Only*, which clients print as an error."""
-    return write_headers(
-        stream,
-        (
-            (b":status", b"200"),
-            (b"content-type", b"application/grpc"),
-            (b"grpc-status", str(status).encode()),
-            (b"grpc-message", quote(reason, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()),
-        ),
-        ends_stream=True,
-    )
+def refusal(stream: int, status: int, reason: str, *, begun: bool = False) -> bytes:
+    """The end of a call that is refused, which clients print as an error; ``begun`` says that its answer has begun.
+
+    Else it is the whole answer: gRPC's *Trailers-Only*.
+    """
+    head = () if begun else ((b":status", b"200"), (b"content-type", b"application/grpc"))
+    message = quote(reason[:_LONGEST_REASON], safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")
+    fields = (*head, (b"grpc-status", str(status).encode()), (b"grpc-message", message.encode()))
+    return write_headers(stream, fields, ends_stream=True)

@@ -62,6 +62,11 @@ class Message:
         assert isinstance(value, str)
         return value
 
+    def number(self, name: str) -> int:
+        value = self.values.get(name, 0)
+        assert isinstance(value, int)
+        return value
+
     def flag(self, name: str) -> bool:
         value = self.values.get(name, False)
         assert isinstance(value, bool)
