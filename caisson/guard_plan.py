@@ -43,16 +43,16 @@ def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -
     )
 
 
-def dockerfile_policy(settings: Settings, engine: EngineInfo, foreign: Iterable[Repository]) -> DockerfilePolicy:
+def dockerfile_policy(settings: Settings, engine_version: str, foreign: Iterable[Repository] = ()) -> DockerfilePolicy:
     """What a Dockerfile may ask for on this host; ``foreign`` are repositories that were built for others."""
     return DockerfilePolicy(
-        dialect=Dialect.of_engine(engine.version),
+        dialect=Dialect.of_engine(engine_version),
         reserved_registry=RESERVED_REGISTRY,
         foreign_repositories=frozenset(foreign),
         shared_repositories=frozenset(
             parse_reference(text).repository for text in settings.dockerfile_shared_repositories
         ),
-        base_images=settings.dockerfile_base_images,
+        base_images=settings.dockerfile_base_images or None,
         frontends=settings.dockerfile_frontends,
         allowed_hosts=settings.dockerfile_allowed_hosts,
         unresolved=settings.dockerfile_unresolved,

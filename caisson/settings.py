@@ -58,9 +58,17 @@ def _network(value: str) -> str:
     return value
 
 
-def _references(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for text in value or ():
+def _references(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
         parse_reference(text)
+    return value
+
+
+def _frontends(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        reference = parse_reference(text)
+        if reference.tag is None and reference.digest is None:
+            raise ValueError(f"{text!r} has neither a tag nor a digest, and old versions read files in another way")
     return value
 
 
@@ -170,15 +178,15 @@ class Settings(BaseSettings):
     )
 
     # What Dockerfiles may ask for
-    dockerfile_base_images: Annotated[tuple[str, ...] | None, AfterValidator(_references)] = Field(
-        None,
+    dockerfile_base_images: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
+        (),
         description="The only images that builds may begin with or copy from, as repositories or with tag or digest; "
         "empty: any that no other rule denies",
     )
     dockerfile_shared_repositories: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
         (), description="Image repositories built here that every build may begin with or copy from"
     )
-    dockerfile_frontends: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
+    dockerfile_frontends: Annotated[tuple[str, ...], AfterValidator(_frontends)] = Field(
         (),
         description="Images that `# syntax=` may name, each with its tag or digest; without any only the engine's own",
     )

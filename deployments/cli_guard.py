@@ -49,20 +49,24 @@ def guard(
     from caisson.errors import CaissonError
     from caisson.guard.audit import Audit, Entry
     from caisson.guard.dockerfile_check import dockerfile_check
-    from caisson.guard.dockerfile_lines import Dialect
-    from caisson.guard.dockerfile_policy import DockerfilePolicy
     from caisson.guard.engine_facts import ask_engine
     from caisson.guard.policy import GuardPolicy
     from caisson.guard.server import Guard
+    from caisson.guard_plan import dockerfile_policy
     from caisson.reference import parse_reference
     from caisson.settings import load_settings
     from caisson.sizes import parse_size
-    from caisson.spec import RESERVED_REGISTRY
     from caisson.untrusted import clean
 
     settings = load_settings(**({"docker_host": engine} if engine else {}))
     try:
-        policy = GuardPolicy(image=parse_reference(image), memory=parse_size(memory), cpus=cpus, network_mode=network)
+        policy = GuardPolicy(
+            image=parse_reference(image),
+            memory=parse_size(memory),
+            cpus=cpus,
+            network_mode=network,
+            frontends=frozenset(settings.dockerfile_frontends),
+        )
     except ValueError as error:
         raise RequestInvalid(f"The guard's policy is invalid: {error}.", hint="`caisson guard --help`.") from None
 
@@ -77,7 +81,6 @@ def guard(
     except OSError as error:
         raise SettingsInvalid(f"--audit: {audit} can't be written ({error.strerror}).") from None
     facts, _ = ask_engine(Path(settings.docker_socket))
-    dockerfiles = DockerfilePolicy(Dialect.of_engine(facts.version), RESERVED_REGISTRY)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -88,7 +91,7 @@ def guard(
         socket_path=socket.absolute(),
         gid=group,
         audit=log,
-        check_dockerfile=dockerfile_check(dockerfiles),
+        check_dockerfile=dockerfile_check(dockerfile_policy(settings, facts.version)),
         serve_anyone=not container,
         only_report=audit_only,
     )

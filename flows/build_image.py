@@ -113,7 +113,7 @@ def _steps(build: Build, call: StepCaller) -> None:
         hold_steps=settings.hold_steps,
     )
     foreign = foreign_repositories(spec.repository_url, build.ledger.tags_by_source())
-    dockerfiles = dockerfile_policy(settings, record.engine, foreign)
+    dockerfiles = dockerfile_policy(settings, record.engine.version, foreign)
     with hold_group(build) as group, hold_guard(build, dockerfiles) as socket:
         body = container_body(
             spec,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import EngineHost
+from tests.engine.test_buildkit_guard import buildx  # noqa: F401  the fixture
 
 BASE = "FROM debian:trixie-slim\n"
 
@@ -92,3 +93,31 @@ def test_a_dockerfile_that_reaches_for_more_is_denied_before_the_engine_reads_it
     assert refused.returncode != 0
     assert reason in refused.stderr
     assert "Step 1" not in refused.stdout
+
+
+def test_buildkit_is_served_too_and_audit_only_denies_nothing(
+    engine_host: EngineHost,
+    buildx: tuple[Path, ...],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    def build(guard: Guarded, image: str) -> subprocess.CompletedProcess[str]:
+        env = {"DOCKER_HOST": f"unix://{guard.socket}", "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        command = [str(buildx[0]), "build", "-t", image, str(context)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    context = tmp_path / "good"
+    context.mkdir()
+    (context / "Dockerfile").write_text(BASE + "RUN true\n")
+    with guarding(engine_host, tmp_path) as guard:
+        built = build(guard, guard.image)
+        assert built.returncode == 0, built.stderr
+        other = build(guard, "caisson-test/other:1")
+        assert "has to be named" in other.stderr
+    watching = tmp_path / "watching"
+    watching.mkdir()
+    with guarding(engine_host, watching, "--audit-only") as guard:
+        other = build(guard, "caisson-test/other:1")
+        assert other.returncode == 0, other.stderr
+        subprocess.run(["docker", "--host", engine_host.docker_host, "rmi", "caisson-test/other:1"], check=True)
+    lines = [json.loads(line) for line in guard.audit.read_text().splitlines()]
+    assert "build-name" in {line["rule"] for line in lines if line.get("would_deny")}

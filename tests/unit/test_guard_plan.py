@@ -37,7 +37,7 @@ SETTINGS = load_settings(_env_file=None)
 
 def check(text: bytes, **settings: object) -> None:
     spec = make_spec(parse_request({"repository_url": "https://h.example/a.git", "image": "a"}), SETTINGS)
-    policy = dockerfile_policy(load_settings(_env_file=None, **settings), ENGINE, ())
+    policy = dockerfile_policy(load_settings(_env_file=None, **settings), ENGINE.version)
     require_allowed_dockerfile(text, policy, build_inputs(spec, Builder.BUILDKIT, ENGINE))
 
 
