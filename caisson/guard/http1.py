@@ -100,7 +100,8 @@ class HeadReader:
         searched = max(0, len(self._buffer) - 3)
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n", searched)
-        if end > self._limit or (end < 0 and len(self._buffer) > self._limit):
+        # Three bytes more may be the beginning of its end.
+        if end > self._limit or (end < 0 and len(self._buffer) > self._limit + 3):
             raise Malformed(f"The head of the request is longer than {self._limit} bytes.")
         if end < 0:
             return None
@@ -270,7 +271,7 @@ def write_answer(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
 def _write(first: str, headers: Iterable[tuple[str, str]]) -> bytes:
     lines = [first, *(f"{name}: {value}" for name, value in headers)]
     text = "\r\n".join(lines)
-    if not text.isascii() or any(not line or not line.isprintable() for line in lines):
+    if not text.isascii() or any(not line or not line.replace("\t", " ").isprintable() for line in lines):
         raise ValueError("a head of a message can't have such a character in it")
     return f"{text}\r\n\r\n".encode()
 

@@ -64,20 +64,22 @@ def write_query(pairs: tuple[tuple[str, str], ...]) -> str:
 def parse_json(text: str, what: str) -> Any:
     """A JSON value in which no key comes twice; raises ``Denied`` by the rule ``json``."""
     try:
-        value = load_strict(text)
-        # A lone surrogate can be escaped in JSON, and Go reads each as the same replacement character.
-        json.dumps(value, ensure_ascii=False).encode()
+        return load_strict(text)
     except (ValueError, RecursionError):
         raise Denied("json", f"{what} is not strict JSON.") from None
-    return value
 
 
 def load_strict(text: str | bytes) -> Any:
-    """A JSON value in which no key comes twice, and nothing that only Python takes for JSON.
+    """A JSON value in which no key comes twice, and nothing that only Python takes for JSON; bytes are UTF-8.
 
     Raises ``ValueError``, and ``RecursionError`` for one that is nested too deep.
     """
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    # Of bytes, Python would take UTF-16 and 32 too, and what is not quite UTF-8.
+    decoded = text.decode() if isinstance(text, bytes) else text
+    value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_no_constant)
+    # A lone surrogate can be escaped in JSON, and Go reads each as the same replacement character.
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from caisson.guard.query import parse_json
 from caisson.guard.verdict import Denied
@@ -17,7 +16,7 @@ def check_registry_config(value: str | None) -> None:
         return
     try:
         text = base64.b64decode(value, altchars=b"-_", validate=True).decode() if len(value) <= _LONGEST else ""
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         text = ""
     if not text or parse_json(text, "X-Registry-Config") not in (None, {}):
         raise Denied("registry-config", "A build here has no credentials for registries; log out in the builder.")

@@ -81,6 +81,12 @@ def test_what_clients_send_passes() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1, 100, 1_000])
+def test_the_longest_head_is_read_in_any_pieces(size: int) -> None:
+    data, reader = b"a" * 100 + b"\r\n\r\n", HeadReader(100)
+    assert [reader.feed(data[at : at + size]) for at in range(0, len(data), size)][-1] == (b"a" * 100, b"")
+
+
 def test_a_head_ends_where_it_ends_and_is_bounded() -> None:
     for size in (1, 3, 100):
         reader = HeadReader(100)
@@ -94,7 +100,7 @@ def test_a_head_ends_where_it_ends_and_is_bounded() -> None:
         assert found[0] == b"GET / HTTP/1.1\r\nHost: a"
     assert HeadReader(100).feed(b"a\r\n\r\nb") == (b"a", b"b")
     with pytest.raises(Malformed):
-        HeadReader(100).feed(b"a" * 101)
+        HeadReader(100).feed(b"a" * 104)
     with pytest.raises(Malformed):
         HeadReader(100).feed(b"a" * 101 + b"\r\n\r\n")
 
@@ -160,3 +166,8 @@ def test_what_is_written_can_break_no_line() -> None:
             write_request("GET", "/", [("Host", value)])
     assert chunk([memoryview(b"abc"), memoryview(b"de")]) == b"5\r\nabcde\r\n"
     assert chunk([]) == b""
+
+
+def test_a_value_with_a_tab_is_written_as_it_was_read() -> None:
+    head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: a\tb")
+    assert b"user-agent: a\tb\r\n" in write_request("GET", "/", head.headers)
