@@ -246,16 +246,9 @@ UPGRADES = [
         _switched,
     ),
     upgrade(
-        "a session with a key",
+        "a session with a long key",
         "POST /session",
-        f"{_H2C}{_ID}<session>\r\nX-Docker-Expose-Session-Sharedkey: x\r\n",
-        "session-header",
-        _switched,
-    ),
-    upgrade(
-        "a session with a method that is none",
-        "POST /session",
-        f"{_H2C}{_ID}<session>\r\nX-Docker-Expose-Session-Grpc-Method: x y\r\n",
+        f"{_H2C}{_ID}<session>\r\nX-Docker-Expose-Session-Sharedkey: {300 * 'x'}\r\n",
         "session-header",
         _switched,
     ),

@@ -345,8 +345,7 @@ def open_lab(host: EngineHost, directory: Path) -> Iterator[Lab]:
                 Dialect.of_engine(facts.version),
                 RESERVED,
                 foreign_repositories=frozenset({parse_reference(f"caisson-attack/{name}-image").repository}),
-            ),
-            platform=f"{facts.os}/{facts.arch}",
+            )
         ),
         serve_anyone=True,
     )
