@@ -44,7 +44,7 @@ def socket(facts: HostFacts) -> Iterator[Item]:
             f"Every user of this host may use {path} ({_owner(facts.socket)}), and so is as good as root.",
             f"chmod o= {path}",
         )
-    elif not facts.socket.mode & 0o020:
+    elif facts.settings.socket == "raw" and not facts.socket.mode & 0o020:
         yield Item(
             name,
             "problem",
@@ -52,7 +52,8 @@ def socket(facts: HostFacts) -> Iterator[Item]:
             f"chmod g+rw {path}",
         )
     else:
-        yield Item(name, "ok", f"{path} ({_owner(facts.socket)}); builders join group {facts.socket.gid}.")
+        joined = f"; builders join group {facts.socket.gid}" if facts.settings.socket == "raw" else ""
+        yield Item(name, "ok", f"{path} ({_owner(facts.socket)}){joined}.")
 
 
 def _owner(file: FileFacts) -> str:

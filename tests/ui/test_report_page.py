@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from caisson.report import BuildReport, DockerfileStepReport, LimitsReport, PostureReport, StepReport, TagReport
+from caisson.report import (
+    BuildReport,
+    DockerfileStepReport,
+    GuardCount,
+    GuardDenial,
+    GuardReport,
+    LimitsReport,
+    PostureReport,
+    StepReport,
+    TagReport,
+)
 from caisson.report_markdown import render_markdown, summary
 from caisson.untrusted import clean, markdown
 from tests.ui.conftest import SCREENSHOTS, TIMEOUT_SECONDS, Ui, open_page
@@ -49,6 +59,12 @@ def _report(text: str) -> BuildReport:
             PostureReport(title=text, status="fail", reason=text, source=text),
             PostureReport(title="An init process", status="pass", reason=text),
         ],
+        guard=GuardReport(
+            counts=[GuardCount(verdict="deny", rule="endpoint", count=1)],
+            denied=1,
+            denials=[GuardDenial(time="2025-03-01", method="GET", path=text, rule="endpoint", reason=text)],
+            audit_file="/var/lib/caisson/builds/run.guard.jsonl",
+        ),
         builder_removed=True,
         notes=[text],
         log_tail=["the first line", "", text, "the last line"],
@@ -92,8 +108,8 @@ def _show(page: Page, ui: Ui, version: str) -> Iterator[Page]:
 
 def test_a_strangers_text_is_text(report_page: Page) -> None:
     shown = " ".join(report_page.locator("body").inner_text().split())
-    # Message, way out, last lines, why of the tag, repository, ref, builder, host, limits, posture, note.
-    assert shown.count(clean(EVIL)) >= 11
+    # Message, way out, last lines, why of the tag, repository, ref, builder, host, limits, posture, guard, note.
+    assert shown.count(clean(EVIL)) >= 12
     assert report_page.locator("[href*=evil], [href^=javascript], [src*=evil], [onerror]").count() == 0
     assert report_page.locator("main img, section img, article img").count() <= 1
 

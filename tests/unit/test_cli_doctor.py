@@ -82,6 +82,10 @@ def socket(**changes: Any) -> dict[str, Any]:
     return {"socket": replace(HEALTHY.socket, **changes)}
 
 
+def guard(**changes: Any) -> dict[str, Any]:
+    return {"guard_dir": replace(HEALTHY.guard_dir, **changes)}
+
+
 def state(**changes: Any) -> dict[str, Any]:
     return {"state_dir": replace(HEALTHY.state_dir, **changes)}
 
@@ -111,7 +115,10 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
         (socket(kind="file"), "socket", "problem", "is a file", "CAISSON_DOCKER_HOST"),
         (socket(writable=False), "socket", "problem", "You may not use", "usermod -aG"),
         (socket(mode=0o666), "socket", "problem", "Every user", "chmod o= /var/run/docker.sock"),
-        (socket(mode=0o600), "socket", "problem", "The group", "chmod g+rw"),
+        ({"settings": settings(socket="raw")}, "guard", "warning", "is root on this host", "Unset CAISSON_SOCKET"),
+        (guard(writable=False), "guard", "problem", "no permission", "CAISSON_GUARD_DIR"),
+        (guard(kind="file"), "guard", "problem", "it is a file", "CAISSON_GUARD_DIR"),
+        (guard(mode=0o777), "guard", "problem", "Others may write", "chmod go-rwx /run/caisson"),
         (engine(storage_driver="vfs"), "engine", "warning", "slow", "overlay2"),
         (engine(cgroup_driver="none"), "cgroups", "problem", "can't limit", "delegation"),
         (engine(swap_limit=False), "cgroups", "warning", "swap", "swapaccount=1"),
@@ -392,3 +399,10 @@ def test_no_secret_is_in_the_table() -> None:
         "CAISSON_REGISTRY_PASSWORD",
         "CAISSON_DATABASE_URL",
     }
+
+
+def test_the_sockets_group_matters_to_builders_that_get_the_raw_one() -> None:
+    changes = socket(mode=0o600)
+    assert complaints(**changes) == []
+    found = complaints(**changes, settings=settings(socket="raw"))
+    assert [item.fix for item in found if item.name == "socket"] == ["chmod g+rw /var/run/docker.sock"]
