@@ -55,7 +55,8 @@ def guard(facts: HostFacts) -> Iterator[Item]:
             "Unset CAISSON_SOCKET.",
         )
     elif directory.error or (directory.exists and directory.kind != "directory") or not directory.writable:
-        why = directory.error or (f"it is a {directory.kind}" if directory.exists else "no permission")
+        is_other = directory.exists and directory.kind != "directory"
+        why = directory.error or (f"it is a {directory.kind}" if is_other else "no permission")
         yield Item(
             "guard",
             "problem",
