@@ -57,6 +57,8 @@ class Service:
     """What BuildKit's clients have named on this socket."""
     streams: set[MediatedStream] = field(default_factory=set)
     """``/grpc`` streams that go on now: their calls may wait for a session."""
+    spare: Wire | None = None
+    """A connection with the engine that has answered all that it was asked: the next question needs no new one."""
 
 
 class Connection:
@@ -146,17 +148,16 @@ class Connection:
         limits = self._policy.limits
         reader = HeadReader(limits.head_bytes)
         data = await self._client.receive(limits.idle_seconds)
+        if not data or (found := reader.feed(data)) is not None:
+            return found if data else None
         try:
             async with asyncio.timeout(limits.header_seconds):
-                while data:
+                while data := await self._client.receive():
                     if (found := reader.feed(data)) is not None:
                         return found
-                    data = await self._client.receive()
         except TimeoutError:
             raise Malformed("The head of the request did not come in time.") from None
-        if reader.started:
-            raise Malformed("The connection ended within the head of a request.")
-        return None
+        raise Malformed("The connection ended within the head of a request.")
 
     @contextlib.contextmanager
     def _one_at_a_time(self, rule: str, *, most: int) -> Iterator[None]:
@@ -175,10 +176,10 @@ class Connection:
         service = self._service
         if head.framing != NO_BODY and head.get("expect") is not None and not rest:
             await self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        engine = await self._connect()
         scan = None
         if forward.build is not None:
             scan = TarScan(forward.build.dockerfile, self._policy.limits.context_bytes)
+        engine = await self._connect() if scan else self._take_spare() or await self._connect()
         exchange = Exchange(
             self._client, engine, head, forward, self._policy, scan=scan, only_report=service.only_report
         )
@@ -200,10 +201,21 @@ class Connection:
                 raise Gone(str(error)) from None
             raise
         finally:
-            engine.close()
+            if exchange.reusable and service.spare is None:
+                service.spare = engine
+            else:
+                engine.close()
             for denied in exchange.scanned:
                 self._record(denied.verdict, would_deny=True)
             self._note_end(ended, exchange.bytes_in, exchange.bytes_out)
+
+    def _take_spare(self) -> Wire | None:
+        spare, self._service.spare = self._service.spare, None
+        if spare is not None and not spare.is_quiet():
+            # The engine has closed it, or says what it was not asked.
+            spare.close()
+            return None
+        return spare
 
     async def _connect(self) -> Wire:
         try:

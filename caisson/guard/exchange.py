@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from caisson.guard.http1 import (
     LAST_CHUNK,
-    NO_BODY,
     AnswerHead,
     BodyReader,
     HeadReader,
@@ -30,6 +29,8 @@ from caisson.guard.verdict import Denied
 from caisson.guard.wire import Gone, Wire
 
 _OWN_HEADERS = (("Host", "docker"), ("User-Agent", "caisson-guard"))
+# Most answers come within it; only beyond is the client watched meanwhile.
+_AT_ONCE_SECONDS = 0.05
 # A client's next request may come a moment before the guard knows that its answer was the whole one.
 _PIPELINE_GRACE_SECONDS = 0.5
 _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+(?:; ?charset=[a-z0-9-]+)?", re.IGNORECASE)
@@ -69,6 +70,8 @@ class Exchange:
     only_report: bool = False
     answered: bool = field(default=False, init=False)
     uploaded: bool = field(default=False, init=False)
+    reusable: bool = field(default=False, init=False)
+    """Whether the engine's connection can take another request: its answer was whole, and nothing followed."""
     bytes_in: int = field(default=0, init=False)
     bytes_out: int = field(default=0, init=False)
 
@@ -78,6 +81,12 @@ class Exchange:
         ``rest`` are the first bytes of the body; ``approve`` judges the context before its end is sent. Raises
         ``Gone`` when the client is gone, ``Denied``, ``Malformed``, ``EngineBroken``.
         """
+        await self._send_head()
+        if self.scan is None:
+            self.uploaded = True
+            if await self.engine.readable(_AT_ONCE_SECONDS):
+                await self._download()
+                return self.head.keeps_alive
         up = asyncio.create_task(self._upload(rest, approve))
         down = asyncio.create_task(self._download())
         try:
@@ -95,20 +104,19 @@ class Exchange:
             down.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
 
-    async def _upload(self, rest: bytes, approve: Approve) -> None:
-        headers = [*_OWN_HEADERS, ("Connection", "close"), *self.forward.headers]
-        has_body = self.forward.build is not None
-        if has_body:
-            headers.append(("Transfer-Encoding", "chunked"))
+    async def _send_head(self) -> None:
+        headers = [*_OWN_HEADERS, *self.forward.headers]
+        if self.forward.build is not None:
+            headers += [("Connection", "close"), ("Transfer-Encoding", "chunked")]
         await self._to_engine(write_request(self.forward.method, self.forward.target, headers))
-        if has_body:
-            await self._send_body(rest, approve)
+
+    async def _upload(self, rest: bytes, approve: Approve) -> None:
+        if self.scan is not None:
+            await self._send_body(self.scan, rest, approve)
         self.uploaded = True
         await self._watch()
 
-    async def _send_body(self, rest: bytes, approve: Approve) -> None:
-        scan = self.scan
-        assert scan is not None
+    async def _send_body(self, scan: TarScan, rest: bytes, approve: Approve) -> None:
         reader = BodyReader(self.head.framing)
         data = rest
         while True:
@@ -154,7 +162,7 @@ class Exchange:
 
     async def _watch(self) -> None:
         """Return when the client is gone; it has nothing to say before its answer is whole."""
-        if await self.client.peek():
+        if await self.client.says_more():
             await asyncio.sleep(_PIPELINE_GRACE_SECONDS)
             raise Malformed("Something follows the request before its answer.")
 
@@ -170,25 +178,29 @@ class Exchange:
                 await self._streamed(answer, reader, data)
         except Malformed as error:
             raise EngineBroken(str(error)) from None
+        self.reusable = reader.framing.kind != "close" and not reader.rest and answer.keeps_alive
 
     async def _streamed(self, answer: AnswerHead, reader: BodyReader, data: bytes) -> None:
-        has_body = reader.framing != NO_BODY
-        framing = [("Transfer-Encoding", "chunked")] if has_body else [("Content-Length", "0")]
+        is_chunked = reader.framing.kind != "length"
+        framing = [("Content-Length", str(reader.framing.length))]
         if self.head.method == "HEAD" or answer.status in (204, 304):
             framing = []
-        await self._to_client(write_answer(answer.status, [*self._answer_headers(answer), *framing]))
-        while has_body:
+        elif is_chunked:
+            framing = [("Transfer-Encoding", "chunked")]
+        # What is there already goes out in one piece: the head with the body's beginning, its end with the last part.
+        waiting = write_answer(answer.status, [*self._answer_headers(answer), *framing])
+        while True:
             parts = reader.feed(data) if data else []
             self.bytes_out += sum(len(part) for part in parts)
-            await self._to_client(chunk(parts))
+            waiting += chunk(parts) if is_chunked else b"".join(parts)
             if reader.done:
                 break
-            data = await self.engine.receive()
+            await self._to_client(waiting)
+            waiting, data = b"", await self.engine.receive()
             if not data:
                 reader.end()
                 break
-        if has_body:
-            await self._to_client(LAST_CHUNK)
+        await self._to_client(waiting + (LAST_CHUNK if is_chunked else b""))
 
     async def _rewritten(self, answer: AnswerHead, reader: BodyReader, data: bytes) -> None:
         assert self.forward.rewrite is not None

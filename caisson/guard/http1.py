@@ -57,6 +57,11 @@ class Head:
         """The values of a header that may be repeated."""
         return tuple(value for key, value in self.headers if key == name)
 
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may be used again after it."""
+        return (self.get("connection") or "").lower() != "close"
+
 
 @dataclass(frozen=True)
 class RequestHead(Head):
@@ -65,10 +70,6 @@ class RequestHead(Head):
     method: str
     target: str
     framing: Framing = NO_BODY
-
-    @property
-    def keeps_alive(self) -> bool:
-        return (self.get("connection") or "").lower() != "close"
 
 
 @dataclass(frozen=True)

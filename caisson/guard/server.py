@@ -129,6 +129,8 @@ class Guard:
         for task in (accepting, *tasks):
             task.cancel()
         await asyncio.gather(accepting, *tasks, return_exceptions=True)
+        if service.spare is not None:
+            service.spare.close()
 
     async def _accept(self, listener: socket.socket, service: Service, tasks: set[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
