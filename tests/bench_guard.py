@@ -223,6 +223,8 @@ def in_turns(raw: Callable[[], object], guarded: Callable[[], object], *, turns:
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + 1):
         for call, into in zip((raw, guarded), times, strict=True):
+            # What one has written is on the disk before the next is measured.
+            os.sync()
             begin = time.monotonic()
             found = call()
             seconds = found if isinstance(found, float) else time.monotonic() - begin
