@@ -197,8 +197,9 @@ def _guard(report: BuildReport) -> Iterator[str]:
         if guard.denied > len(guard.denials):
             yield f"{guard.denied - len(guard.denials)} more are in the audit only."
     counts = [f"{item.count:>6}  {item.verdict}  {item.rule}" for item in guard.counts]
-    yield folded_block("Decisions by rule", counts)
-    if guard.audit_file:
+    if counts:
+        yield folded_block("Decisions by rule", counts)
+    if counts and guard.audit_file:
         yield f"Each decision is on {markdown(report.host)} in {code(guard.audit_file)}."
 
 

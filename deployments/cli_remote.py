@@ -37,6 +37,8 @@ from deployments.trigger import (
 
 _WARNING = 30
 _WAITING_SECONDS = 8.0
+# Lines are sent every 0.3 s (deployments.server) and asked for every 0.5 s.
+_HELD_SECONDS = 1.0
 
 # Prefect's own last word on a task, in the task's log.
 _PREFECT_SAYS = re.compile(r"Finished in state \w+\(.*\)", re.DOTALL)
@@ -92,31 +94,44 @@ def _show(api: PrefectApi, run: FlowRunId, view: BuildView) -> RunChanged:
 
 
 class _Shown:
-    """Events of one round of polling, brought into their order of time before they are shown."""
+    """Events as they come in, brought into their order of time before they are shown.
+
+    A step's state comes at once and its lines later: what is new is held for ``_HELD_SECONDS``, so that lines stand
+    below the step that wrote them.
+    """
 
     def __init__(self, view: BuildView, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._view = view
         self._clock = clock
-        self._events: list[RunEvent] = []
+        self._events: list[tuple[float, RunEvent]] = []
         self._running: set[str] = set()
         self._began = clock()
         self._said = False
         self.state: RunChanged | None = None
 
     def add(self, event: RunEvent) -> None:
-        self._events.append(event)
+        self._events.append((self._clock(), event))
 
     def sleep(self, seconds: float) -> None:
-        self.flush()
+        self._show_until(self._clock() - _HELD_SECONDS)
         if not self._said and self._is_waiting() and self._clock() - self._began > _WAITING_SECONDS:
             self._said = True
             self._view.say("Nobody has taken the run yet: is its host's Caisson running, or busy with other builds?")
         time.sleep(seconds)
 
     def flush(self) -> None:
-        """Show what has come in, in the order in which it happened."""
-        events, self._events = self._events, []
-        for event in sorted(self._with_starts(events), key=lambda event: event.at):
+        """Show all that has come in, in the order in which it happened."""
+        self._show_until(self._clock())
+
+    def _show_until(self, horizon: float) -> None:
+        """Show what came in until then, and what happened before any of that."""
+        due = [event for came, event in self._events if came <= horizon]
+        if not due:
+            return
+        last = max(event.at for event in due)
+        due = [event for _, event in self._events if event.at <= last]
+        self._events = [(came, event) for came, event in self._events if event.at > last]
+        for event in sorted(self._with_starts(due), key=lambda event: event.at):
             self._one(event)
 
     def _with_starts(self, events: list[RunEvent]) -> Iterator[RunEvent]:

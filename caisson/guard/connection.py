@@ -73,7 +73,14 @@ class Connection:
     async def run(self) -> None:
         """Serve it, and close it whatever happens."""
         try:
-            self._admit()
+            self._container = peer_container(self._client.socket)
+            try:
+                self._admit()
+            except Denied:
+                # Whoever looks whether a guard still listens connects, asks nothing and goes.
+                if await self._client.receive(self._policy.limits.header_seconds):
+                    raise
+                return
             while await self._one_request():
                 # A container may be named while its client is connected; the policy is that of each request.
                 self._policy = self._service.policy
@@ -94,7 +101,6 @@ class Connection:
 
     def _admit(self) -> None:
         service = self._service
-        self._container = peer_container(self._client.socket)
         if service.connections > self._policy.limits.connections:
             raise Denied("connections", f"More than {self._policy.limits.connections} connections are open.")
         if service.serve_anyone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from caisson.settings import Settings, load_settings
 from caisson.spec import parse_request
 from flows.build_image import as_function, run_build
 from tests.conftest import EngineHost
+from tests.engine.buildx import copy_buildx
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
+
+
+@pytest.fixture(scope="session")
+def buildx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    target = copy_buildx(tmp_path_factory.mktemp("buildx") / "docker-buildx")
+    return (target, *(Path(path) for path in os.environ.get("CAISSON_TEST_BUILDX", "").split(":") if path))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from caisson.guard.policy import GuardPolicy
 from caisson.reference import parse_reference
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
-from tests.engine.buildx import copy_buildx
 from tests.engine.guarded import Guarded, guarded
 
 IMAGE = "caisson.invalid/build:guard-test"
@@ -38,12 +37,6 @@ COPY --from=one /file /copied
 def docker(host: str, *command: str) -> str:
     program = ["docker", "--host", host, *command]
     return subprocess.run(program, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-@pytest.fixture(scope="session")
-def buildx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    target = copy_buildx(tmp_path_factory.mktemp("buildx") / "docker-buildx")
-    return (target, *(Path(path) for path in os.environ.get("CAISSON_TEST_BUILDX", "").split(":") if path))
 
 
 @pytest.fixture

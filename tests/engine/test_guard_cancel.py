@@ -16,7 +16,6 @@ from caisson.guard.policy import GuardPolicy
 from caisson.reference import parse_reference
 from tests.conftest import EngineHost
 from tests.engine.guarded import guarded
-from tests.engine.test_buildkit_guard import buildx  # noqa: F401  the fixture
 
 IMAGE = "caisson.invalid/build:guard-cancel"
 POLICY = GuardPolicy(image=parse_reference(IMAGE))
@@ -64,7 +63,7 @@ def building(command: list[str], env: dict[str, str], context: Path) -> Iterator
 @pytest.mark.parametrize("ends", ["client", "guard"])
 def test_the_daemon_stops_the_build(
     engine_host: EngineHost,
-    buildx: tuple[Path, ...],  # noqa: F811
+    buildx: tuple[Path, ...],
     tmp_path: Path,
     builder: str,
     ends: str,

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import EngineHost
-from tests.engine.test_buildkit_guard import buildx  # noqa: F401  the fixture
 
 BASE = "FROM debian:trixie-slim\n"
 
@@ -97,7 +96,7 @@ def test_a_dockerfile_that_reaches_for_more_is_denied_before_the_engine_reads_it
 
 def test_buildkit_is_served_too_and_audit_only_denies_nothing(
     engine_host: EngineHost,
-    buildx: tuple[Path, ...],  # noqa: F811
+    buildx: tuple[Path, ...],
     tmp_path: Path,
 ) -> None:
     def build(guard: Guarded, image: str) -> subprocess.CompletedProcess[str]:

@@ -28,12 +28,16 @@ def step(seconds: float, name: str, state: str, took: float = 0) -> StepChanged:
 
 
 def shown(*rounds: list[RunEvent]) -> list[str]:
+    """What a person sees at the end of rounds that come every half second."""
     stream = io.StringIO()
-    events = _Shown(PlainView(stream))
+    now = 0.0
+    events = _Shown(PlainView(stream), clock=lambda: now)
     for events_of_round in rounds:
         for event in events_of_round:
             events.add(event)
         events.sleep(0)
+        now += 0.5
+    events.flush()
     return stream.getvalue().splitlines()
 
 
@@ -52,6 +56,17 @@ def test_a_step_that_is_first_seen_when_it_has_ended_is_shown_around_its_lines()
         "  building",
         "✗ build (6.90 s)",
     ]
+
+
+def test_a_line_that_comes_after_its_steps_end_stands_below_its_step() -> None:
+    assert shown(
+        [step(1, "clone", "RUNNING")],
+        [step(2, "clone", "COMPLETED", 1), step(2.1, "build", "RUNNING")],
+        [line(1.5, "cloning")],
+        [],
+        [line(2.2, "building")],
+        [step(3, "build", "COMPLETED", 0.9)],
+    ) == ["• clone", "  cloning", "✓ clone (1.00 s)", "• build", "  building", "✓ build (0.90 s)"]
 
 
 def test_a_step_is_started_once_though_both_its_states_are_seen() -> None:

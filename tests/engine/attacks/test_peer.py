@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from caisson.guard.audit import Audit, Entry
+from caisson.guard.listening import remove_dead_sockets
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.server import Guard
 from caisson.reference import parse_reference
@@ -82,6 +83,13 @@ def engine(engine_host: EngineHost) -> Iterator[Engine]:
             if found:
                 engine.docker("rm", "--force", *found)
     shutil.rmtree(directory)
+
+
+def test_who_only_looks_whether_it_listens_is_no_denial(engine: Engine) -> None:
+    remove_dead_sockets(engine.guard.socket_path.parent)
+    assert engine.guard.socket_path.exists()
+    assert speak(engine.guard.socket_path, PING).status == 403
+    assert len(engine.denied()) == len(engine.entries) == 1
 
 
 def test_until_its_container_is_known_nobody_is_served(engine: Engine) -> None:
