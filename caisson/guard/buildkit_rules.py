@@ -122,7 +122,9 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
     except ProtobufError as error:
         raise Denied("buildkit-message", f"{error}.") from error
     written = method.rewrite(message, policy)
-    if given := {**message.texts("FrontendAttrs"), **message.texts("FrontendOpt")}:
+    given = {**message.texts("FrontendAttrs"), **message.texts("FrontendOpt")}
+    # A frontend without any attribute builds too, and then with the Dockerfile's own defaults.
+    if given or message.text("Frontend"):
         ids.fix_build_args({match[1]: value for key, value in given.items() if (match := _ARGUMENT.fullmatch(key))})
     for build in (call.build_id, message.text("Ref")):
         if build:

@@ -70,6 +70,22 @@ def test_buildx_can_ask_for_the_bridge_before() -> None:
     assert judged(f"{CONTROL}Solve", message) == message
 
 
+@pytest.mark.parametrize("later", [{}, {"filename": "Dockerfile"}, {"build-arg:BASE": "b"}, {"build-arg:OTHER": "a"}])
+def test_all_builds_of_a_socket_have_the_same_arguments(later: dict[str, str]) -> None:
+    ids, call = BuildIds(), Call(f"{BRIDGE}Solve", build_id=BUILD)
+    judge(call, bridge({"build-arg:BASE": "a", "filename": "Dockerfile"}), POLICY, ids)
+    judge(call, bridge({"build-arg:BASE": "a"}), POLICY, ids)
+    with pytest.raises(Denied, match="one set of arguments"):
+        judge(call, bridge(later), POLICY, ids)
+
+
+def test_a_build_without_attributes_has_no_arguments_and_others_then_neither() -> None:
+    ids, call = BuildIds(), Call(f"{BRIDGE}Solve", build_id=BUILD)
+    judge(call, bridge({}), POLICY, ids)
+    with pytest.raises(Denied, match="one set of arguments"):
+        judge(call, bridge({"build-arg:BASE": "a"}), POLICY, ids)
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "expected"),
     [
@@ -87,6 +103,8 @@ def test_buildx_can_ask_for_the_bridge_before() -> None:
         ("context", "https://example.com/x.git", "build-attribute"),
         ("context:base", "docker-image://other", "build-attribute"),
         ("contextkey", "other", "build-attribute"),
+        ("dockerfilekey", "context", "build-attribute"),
+        ("contextsubdir", "x", "build-attribute"),
         ("local-sessionid:context", "other", "build-attribute"),
         ("cache-imports", "[]", "build-attribute"),
         ("cache-from", "x/y", "build-attribute"),
