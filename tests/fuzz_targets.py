@@ -1,0 +1,437 @@
+"""What ``tests.fuzz_guard`` feeds with bytes: each target takes any, and raises only what breaks a promise.
+
+A target's first byte decides how the rest is taken (in which pieces, by which schema, for which method).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+
+from caisson.guard.build_query import read_build_query
+from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN, STATUS
+from caisson.guard.dockerfile_lines import Dialect
+from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile
+from caisson.guard.dockerfile_stages import BuildInputs, Kind
+from caisson.guard.dockerfile_stream import Asked, DockerfileStream
+from caisson.guard.dockerfile_words import Budget, Word, expand
+from caisson.guard.grpc import MessageSizes, with_prefix
+from caisson.guard.grpc_mediator import GrpcMediator, Passed
+from caisson.guard.http1 import (
+    CHUNKED,
+    BodyReader,
+    Framing,
+    HeadReader,
+    Malformed,
+    parse_answer,
+    parse_request,
+    write_request,
+)
+from caisson.guard.http2 import Frame, Type, write_settings
+from caisson.guard.image_config import check_labels
+from caisson.guard.protobuf import ProtobufError, encode, parse
+from caisson.guard.query import parse_json, parse_query, write_query
+from caisson.guard.registry_header import check_registry_config
+from caisson.guard.rules import EngineFacts, Forward, judge
+from caisson.guard.session_mediator import SessionMediator
+from caisson.guard.tarscan import BLOCK, END_OF_ARCHIVE, TarScan
+from caisson.guard.verdict import Denied
+from tests.buildkit_client import BRIDGE, CONTROL, GREETING, POLICY, SESSION, Client, mediator, pb, read_calls, solve
+
+Target = Callable[[bytes], None]
+Outcome = tuple[bytes, str]
+
+_ENGINE = EngineFacts("26.1.5")
+_STEPS = (1, 2, 3, 5, 8, 13, 64, 511)
+_METHODS = ("ListWorkers", "Status", "Solve", "Prune", "ListenBuildHistory")
+
+
+def _first(data: bytes) -> tuple[int, bytes]:
+    return (data[0] if data else 0), data[1:]
+
+
+def _pieces(data: bytes, step: int) -> Iterator[bytes]:
+    return (data[at : at + step] for at in range(0, len(data), step))
+
+
+def fuzz_head(data: bytes) -> None:
+    """A head is the same in any pieces, and what is written of it is read as it was."""
+    choice, data = _first(data)
+
+    def read(step: int) -> object:
+        reader, rest = HeadReader(300), _pieces(data, step)
+        try:
+            for piece in rest:
+                if (found := reader.feed(piece)) is not None:
+                    return found[0], found[1] + b"".join(rest)
+        except Malformed as error:
+            return str(error)
+        return None
+
+    whole = read(len(data) or 1)
+    assert read(_STEPS[choice % 8]) == whole
+    with contextlib.suppress(Malformed):
+        parse_answer(data).framing("GET")
+    try:
+        head = parse_request(data)
+        written = write_request(head.method, head.target, head.headers)
+        assert parse_request(written.removesuffix(b"\r\n\r\n")) == head
+        _, decision = judge(head, POLICY, _ENGINE)
+        if isinstance(decision, Forward):
+            own = write_request(decision.method, decision.target, (("Host", "docker"), *decision.headers))
+            assert parse_request(own.removesuffix(b"\r\n\r\n")).target == decision.target
+    except (Malformed, Denied):
+        pass
+
+
+def fuzz_body(data: bytes) -> None:
+    """A body is the same in any pieces."""
+    choice, data = _first(data)
+    framing = (CHUNKED, Framing("length", choice), Framing("close"))[choice % 3]
+
+    def read(step: int) -> object:
+        reader, body = BodyReader(framing), b""
+        try:
+            for piece in _pieces(data, step):
+                body += b"".join(reader.feed(piece))
+        except Malformed:
+            return None
+        return body, reader.rest, reader.done
+
+    assert read(_STEPS[choice % 8]) == read(len(data) or 1)
+
+
+def fuzz_query(data: bytes) -> None:
+    """A query is read as it is written, and a build's is asked as it was judged."""
+    try:
+        pairs = parse_query(data.decode("latin-1"))
+        assert parse_query(write_query(pairs)) == pairs
+        asked = read_build_query(pairs, POLICY)
+        sent = parse_query(write_query(asked.to_query(POLICY)))
+        again = read_build_query(sent, POLICY)
+        assert (again.dockerfile, again.target) == (asked.dockerfile, asked.target)
+        assert (again.build_args or {}) == (asked.build_args or {})
+        assert dict(sent)["t"] == str(POLICY.image)
+        assert 0 < int(dict(sent)["memory"]) <= POLICY.memory
+    except Denied:
+        pass
+
+
+def fuzz_json(data: bytes) -> None:
+    """JSON, an image's configuration and a registry header are read or refused."""
+    text = data.decode("utf-8", "replace")
+    for take in (
+        lambda: parse_json(text, "it"),
+        lambda: check_labels(data, POLICY),
+        lambda: check_registry_config(text),
+    ):
+        with contextlib.suppress(Denied):
+            take()
+
+
+def _with_sums(data: bytes) -> bytes:
+    """The same tar with right checksums, which no fuzzer finds."""
+    written = bytearray(data)
+    for at in range(0, len(data) - BLOCK + 1, BLOCK):
+        block = written[at : at + BLOCK]
+        if block[257:262] == b"ustar":
+            block[148:156] = b" " * 8
+            written[at + 148 : at + 156] = b"%06o\0 " % sum(block)
+    return bytes(written)
+
+
+def fuzz_tar(data: bytes) -> None:
+    """A context is the same in any pieces, and passes as it came."""
+    choice, data = _first(data)
+    if choice & 8:
+        data = _with_sums(data)
+    if choice & 16:
+        data += END_OF_ARCHIVE
+
+    def scan(step: int) -> Outcome:
+        scanner, passed = TarScan("Dockerfile", 1 << 20), b""
+        try:
+            for piece in _pieces(data, step):
+                passed += b"".join(scanner.feed(piece))
+            scanner.finish()
+        except Denied as denied:
+            return b"", denied.rule
+        assert scanner.dockerfile_text() in data
+        return passed, ""
+
+    whole = scan(len(data) or 1)
+    assert scan((61, 100, 511, 512, 513, 700, 1_024, 2_000)[choice % 8]) == whole
+    assert whole[1] or data.rstrip(b"\0") == whole[0].rstrip(b"\0")
+
+
+def _mediated(data: bytes, step: int) -> Outcome:
+    guard, passed = mediator(), b""
+    try:
+        for piece in _pieces(data, step):
+            passed += guard.client_bytes(piece).to_daemon
+    except Denied as denied:
+        return passed, denied.rule
+    return passed, ""
+
+
+def _same(data: bytes, step: int) -> None:
+    whole, inpieces = _mediated(data, len(data) or 1), _mediated(data, step)
+    assert whole[1] == inpieces[1]
+    if not whole[1]:
+        assert len(whole[0]) == len(inpieces[0])
+
+
+def fuzz_grpc(data: bytes) -> None:
+    """A client's stream is judged alike in any pieces; a daemon's is passed or refused."""
+    choice, data = _first(data)
+    _same((GREETING if choice & 128 else b"") + data, _STEPS[choice % 8])
+    guard = mediator()
+    try:
+        passed = Passed(*guard.client_bytes(GREETING + Client().call(f"{CONTROL}Solve", solve())))
+        assert read_calls(passed.to_daemon)
+        for piece in _pieces(data, _STEPS[choice % 8]):
+            guard.server_bytes(piece)
+    except Denied:
+        pass
+
+
+def fuzz_call(data: bytes) -> None:
+    """A call's message is denied, or what the daemon gets of it is what was understood."""
+    choice, data = _first(data)
+    paths = [*(f"{CONTROL}{name}" for name in _METHODS), f"{BRIDGE}Ping", f"{BRIDGE}Solve", f"{BRIDGE}Return"]
+    guard = GrpcMediator(POLICY)
+    guard.ids.open_session(SESSION)
+    path = paths[choice % len(paths)]
+    try:
+        passed = guard.client_bytes(GREETING + Client().call(path, data))
+    except Denied:
+        return
+    allowed = [verdict.allowed for _, verdict in guard.verdicts()]
+    calls = read_calls(passed.to_daemon)
+    assert not calls or allowed == [True]
+    for _, message in calls:
+        text = message.decode("latin-1")
+        assert "network.host" not in text or path != f"{CONTROL}Solve" or not parse_entitlements(message[5:])
+
+
+def parse_entitlements(message: bytes) -> bool:
+    """Whether a Solve that was written asks for any."""
+    return parse(CONTROL_SOLVE, message).has("Entitlements")
+
+
+def fuzz_protobuf(data: bytes) -> None:
+    """A message is refused, or written again it reads the same."""
+    choice, data = _first(data)
+    schema = (CONTROL_SOLVE, BRIDGE_SOLVE, RETURN, STATUS)[choice % 4]
+    try:
+        message = parse(schema, data)
+    except ProtobufError:
+        return
+    assert parse(schema, encode(message)) == message
+
+
+def fuzz_session(data: bytes) -> None:
+    """What passes of a session is a beginning of what was sent, in any pieces."""
+    choice, data = _first(data)
+    asked = GREETING + Client().open("/moby.filesync.v1.FileSync/TarStream")
+
+    def passed(step: int) -> Outcome:
+        session, found = SessionMediator(), b""
+        session.server_bytes(asked)
+        try:
+            for piece in _pieces(write_settings({}) + data, step):
+                found += session.client_bytes(piece).to_daemon
+        except Denied as denied:
+            return found, denied.rule
+        return found, ""
+
+    whole, inpieces = passed(len(data) + 64), passed(_STEPS[choice % 8])
+    assert whole[1] == inpieces[1]
+    assert (write_settings({}) + data).startswith(inpieces[0])
+    sizes = MessageSizes(1 << 20)
+    try:
+        sizes.feed(memoryview(data))
+        SessionMediator().server_bytes(data)
+    except Denied:
+        pass
+
+
+_ASKED = Asked("dockerfile", ("Dockerfile", "Dockerfile.dockerignore", "dockerfile"))
+
+
+def fuzz_dockerfile_stream(data: bytes) -> None:
+    """When the daemon takes the directory for whole, each file in it but the ignore file has been judged as it is."""
+    judged: list[bytes] = []
+
+    def check(content: bytes) -> None:
+        judged.append(content)
+        if b"BAD" in content:
+            raise Denied("bad", "It is bad.")
+
+    stream = DockerfileStream(_ASKED, check)
+    received: dict[str, bytes] = {}
+    paths: list[str] = []
+    finished = False
+    at = 0
+    # Each packet is its length in a byte, and itself.
+    while at < len(data):
+        packet = data[at + 1 : at + 1 + data[at]]
+        at += 1 + data[at]
+        try:
+            stream.feed(memoryview(with_prefix(packet)))
+        except Denied:
+            return
+        assert not finished
+        kind, stat, number, content = _packet(packet)
+        if kind == 0 and stat is not None:
+            paths.append(stat)
+        elif kind == 2:
+            received[paths[number]] = received.get(paths[number], b"") + content
+        finished = kind == 3
+    if finished:
+        assert all(content in judged for path, content in received.items() if path != "Dockerfile.dockerignore")
+        assert not any(b"BAD" in content for path, content in received.items() if path != "Dockerfile.dockerignore")
+
+
+def _packet(packet: bytes) -> tuple[int, str | None, int, bytes]:
+    """Type, path, ID and data of a packet that was understood, read by another reader: the fields are in any order."""
+    kind, path, number, content, at = 0, None, 0, b"", 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = packet[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(packet):
+        tag = varint()
+        value = varint()
+        if tag == 8:
+            kind = value
+        elif tag == 24:
+            number = value
+        else:
+            blob, at = packet[at : at + value], at + value
+            if tag == 18:
+                path = blob[2 : 2 + blob[1]].decode() if blob[:1] == b"\x0a" else ""
+            else:
+                content = blob
+    return kind, path, number, content
+
+
+def fuzz_dockerfile(data: bytes) -> None:
+    """A Dockerfile is judged, or refused by the reader's own error."""
+    choice, data = _first(data)
+    policy = DockerfilePolicy(list(Dialect)[choice % len(Dialect)], "caisson.local", base_images=("a",))
+    kind: Kind = "classic" if choice & 16 else "buildkit"
+    text = b"FROM a\nADD " + data if choice & 32 else data
+    try:
+        findings = check_dockerfile(text, policy, BuildInputs(kind, (("A", "b c"),)))
+    except Denied:
+        return
+    lines = text.count(b"\n") + 1
+    assert all(0 <= finding.line <= lines and finding.reason for finding in findings)
+
+
+def fuzz_words(data: bytes) -> None:
+    """A word is expanded, or refused by the reader's own error."""
+    choice, data = _first(data)
+    values = {"A": Word.of("x y"), "B": Word.of(""), "C": Word.of("*?[a")}
+    with contextlib.suppress(Denied):
+        expand(data.decode("utf-8", "replace"), "`" if choice & 1 else "\\", values.get, Budget())
+
+
+def _seed_tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("Dockerfile", "ü/" + "x" * 40):
+            archive.addfile(tarfile.TarInfo(name))
+    return b"\x18" + file.getvalue()[:4096]
+
+
+def _packets(*packets: bytes) -> bytes:
+    return b"".join(bytes((len(packet),)) + packet for packet in packets)
+
+
+_HEAD = b"POST /v1.41/build?t=caisson.invalid%2Fbuild:b1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked"
+_DOCKERFILE = b"# syntax=a/b:1\nARG A=b\nFROM ${A:-x} AS s\nRUN <<E\nx\nE\nCOPY --from=s a b\nADD http://a/ /\n"
+_BRIDGE = pb((2, "dockerfile.v0"), (3, {"filename": "Dockerfile", "build-arg:A": "1"}))
+_FILES = (pb((2, pb((1, "Dockerfile"), (2, 0o644)))), pb((2, pb((1, "Dockerfile.dockerignore")))), pb())
+
+TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
+    "head": (fuzz_head, (b"\x00" + _HEAD, b"\x01HTTP/1.1 200 OK\r\nContent-Length: 5")),
+    "body": (fuzz_body, (b"\x005\r\nhello\r\n0\r\n\r\nrest", b"\x04hello")),
+    "query": (fuzz_query, (b"t=caisson.invalid%2Fbuild:b1&buildargs=%7B%22A%22%3A%22b%22%7D&memory=1&dockerfile=a/b",)),
+    "json": (fuzz_json, (b'{"config":{"Labels":{"caisson.build":"b1"}}}', b"e30=")),
+    "tar": (fuzz_tar, (_seed_tar(),)),
+    "grpc": (fuzz_grpc, (b"\x80" + Client().call(f"{CONTROL}Solve", solve()), b"\x00" + GREETING)),
+    "call": (fuzz_call, (b"\x02" + solve(), b"\x06" + _BRIDGE, b"\x01" + pb((1, "b" * 25)))),
+    "protobuf": (fuzz_protobuf, (b"\x00" + solve(), b"\x01" + _BRIDGE)),
+    "session": (fuzz_session, (b"\x00" + Frame(Type.DATA, 0, 1, with_prefix(b"x")).encode(),)),
+    "dockerfile-stream": (
+        fuzz_dockerfile_stream,
+        (_packets(*_FILES, pb((1, 2), (4, "FROM a")), pb((1, 2)), pb((1, 2), (3, 1)), pb((1, 3))),),
+    ),
+    "dockerfile": (fuzz_dockerfile, (b"\x02" + _DOCKERFILE, b"\x22git@a.b:c.git#d:e /x\n", b"\x10" + _DOCKERFILE)),
+    "words": (fuzz_words, (b"\x00a${A:-b}'c'\"$B\"${C##*x}${A/b/c}",)),
+}
+
+WORDS = (
+    *(
+        "Host: ",
+        "Content-Length: ",
+        "Transfer-Encoding: chunked",
+        "\r\n",
+        "HTTP/1.1",
+        "GET /",
+        "buildargs=",
+        "labels=",
+    ),
+    *(
+        "networkmode=",
+        "memory=",
+        "cpuquota=",
+        "dockerfile=",
+        "%22",
+        "%7B",
+        "null",
+        "ustar\x0000",
+        "path=",
+        "linkpath=",
+    ),
+    *(
+        "FROM ",
+        "RUN ",
+        "COPY --from=",
+        "ADD ",
+        "ENV ",
+        "ARG ",
+        "ONBUILD ",
+        "--mount=type=bind,from=",
+        "<<EOF",
+        "\nEOF",
+    ),
+    *(
+        "# escape=`\n",
+        "# syntax=",
+        "${",
+        ":-",
+        ":+",
+        "##",
+        "%%",
+        "scratch",
+        "http://",
+        "git@",
+        ".git#",
+        "caisson.local/",
+    ),
+    *("BAD", "Dockerfile", "Dockerfile.dockerignore", "build-arg:", "filename", "network.host", "caisson.build"),
+)
+"""Words that a fuzzer would take long to find."""
