@@ -89,6 +89,13 @@ class SecretMissing(CaissonError):
     exit_code = 15
 
 
+class LedgerUnusable(CaissonError):
+    """The ledger can't be read or written, or a newer Caisson wrote it."""
+
+    kind = "ledger-unusable"
+    exit_code = 16
+
+
 class EngineUnreachable(CaissonError):
     kind = "engine-unreachable"
     exit_code = 20

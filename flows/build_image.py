@@ -112,7 +112,7 @@ def _steps(build: Build, call: StepCaller) -> None:
         require_limits=settings.require_limits,
         hold_steps=settings.hold_steps,
     )
-    foreign = foreign_repositories(spec.repository_url, build.ledger.tags_by_source())
+    foreign = foreign_repositories(spec.repository_url, build.ledger.builds.tags_by_source())
     dockerfiles = dockerfile_policy(settings, record.engine.version, foreign)
     with hold_group(build) as group, hold_guard(build, dockerfiles) as socket:
         body = container_body(

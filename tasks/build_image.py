@@ -78,13 +78,14 @@ def _record(build: Build, image: ImageInfo) -> None:
     record.new_bytes = sum(layer.size for layer in build.engine.history(image.id) if layer.created >= began)
     if record.progress.clipped:
         record.notes.append("The engine's BuildKit clipped the log of a step (its own limit of lines and speed).")
-    build.ledger.record_build(
+    build.ledger.builds.record_build(
         build_id=build.identity.build_id,
         spec_hash=record.spec_hash,
         sha=record.sha,
         repository_url=build.spec.repository_url.display(),
         image_id=image.id,
-        finished=datetime.now(UTC),
+        finished=(now := datetime.now(UTC)),
+        seconds=(now - build.started).total_seconds(),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from caisson.build import Build
-from caisson.engine import RegistryAuth
+from caisson.engine import ImageID, RegistryAuth
 from caisson.errors import CaissonError
 from caisson.push import PushLog, PushRetries
 from tasks.step import step
@@ -21,6 +22,13 @@ def push_image(build: Build) -> None:
     retries = PushRetries(build.settings.push_attempts)
     for tag in build.record.tags:
         digest = _push(build, tag.reference, auth, retries)
+        build.ledger.builds.record_push(
+            reference=tag.reference,
+            image_id=ImageID(build.record.image_id),
+            digest=digest,
+            build_id=build.identity.build_id,
+            pushed=datetime.now(UTC),
+        )
         build.log.line(f"{tag.reference} is pushed: {digest}")
         pushed.append(tag.model_copy(update={"digest": digest}))
     build.record.tags = pushed

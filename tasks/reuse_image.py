@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from caisson.build import Build
 from caisson.engine import ImageInfo, short_id
 from caisson.git import Chosen
@@ -15,10 +17,11 @@ def reuse_image(build: Build, chosen: Chosen) -> ImageInfo | None:
     if build.spec.no_cache:
         build.log.line("no_cache is set: building anew")
         return None
-    for image_id in build.ledger.images_of_spec(build.record.spec_hash):
+    for image_id in build.ledger.builds.images_of_spec(build.record.spec_hash):
         image = build.engine.inspect_image(image_id)
         if image is not None:
             build.log.line(f"{short_id(image_id)} was built from this commit and spec: no build")
+            build.ledger.builds.record_reuse(image_id, datetime.now(UTC))
             build.record.reused = True
             build.record.image_id, build.record.size = image.id, image.size
             return image

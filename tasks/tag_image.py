@@ -23,7 +23,7 @@ def tag_image(build: Build, image: ImageInfo) -> None:
         previous = move.previous if move else None
         if move is not None:
             build.engine.tag_image(image.id, reference)
-            build.ledger.record_tag(
+            build.ledger.builds.record_tag(
                 reference=reference,
                 image_id=image.id,
                 previous=previous,

@@ -1,23 +1,28 @@
-"""The ledger keeps what was built and tagged, by image ID."""
+"""The ledger keeps what was built, tagged, seen, sampled and pruned."""
 
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from caisson.disk import DiskUsage
 from caisson.engine import ImageID
-from caisson.ledger import Ledger
+from caisson.ledger import ImageFacts, KnownImage, Ledger
+from caisson.ledger.leases import LeaseRecord
+from caisson.ledger.observation import Position
+from caisson.ledger.stamps import to_stamp
 
 
-def _at(minute: int) -> datetime:
-    return datetime(2030, 1, 1, 0, minute, tzinfo=UTC)
+def _at(minute: float) -> datetime:
+    return datetime(2030, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
 
 
 def _build(ledger: Ledger, build_id: str, image: str, minute: int, spec: str = "spec") -> None:
-    ledger.record_build(
+    ledger.builds.record_build(
         build_id=build_id,
         spec_hash=spec,
         sha="a" * 40,
@@ -27,29 +32,135 @@ def _build(ledger: Ledger, build_id: str, image: str, minute: int, spec: str = "
     )
 
 
-def test_the_newest_image_of_a_spec_comes_first(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "new" / "ledger.sqlite") as ledger:
-        _build(ledger, "1", "old", 1)
-        _build(ledger, "2", "new", 2)
-        _build(ledger, "3", "other", 3, spec="another")
-        assert ledger.images_of_spec("spec") == ["new", "old"]
-        assert ledger.images_of_spec("none") == []
+def _image(name: str, *, used: float, seen: float = 0, facts: ImageFacts | None = None) -> KnownImage:
+    return KnownImage(ImageID(name), _at(seen), _at(used), f"used at {used}", _at(used), ("a:1",), ("a",), facts)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "new" / "ledger.sqlite")
+
+
+def test_the_newest_image_of_a_spec_comes_first(ledger: Ledger) -> None:
+    _build(ledger, "1", "old", 1)
+    _build(ledger, "2", "new", 2)
+    _build(ledger, "3", "other", 3, spec="another")
+    assert ledger.builds.images_of_spec("spec") == ["new", "old"]
+    assert ledger.builds.images_of_spec("none") == []
+    assert ledger.builds.own_images() == {"old": None, "new": None, "other": None}
 
 
 def test_what_a_tag_pointed_to_is_kept_and_survives_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "ledger.sqlite"
-    for minute, image in ((1, "first"), (2, "second")):
+    for minute, image in ((1, "first"), (2, "second"), (3, "first")):
         with Ledger(file) as ledger:
-            ledger.record_tag(reference="a:1", image_id=ImageID(image), previous=None, build_id="b", tagged=_at(minute))
+            ledger.builds.record_tag(
+                reference="a:1", image_id=ImageID(image), previous=None, build_id="b", tagged=_at(minute)
+            )
     with Ledger(file) as ledger:
-        assert ledger.tag_history("a:1") == [("second", _at(2)), ("first", _at(1))]
+        assert ledger.builds.tag_history("a:1") == [("first", _at(3)), ("second", _at(2)), ("first", _at(1))]
+        assert ledger.builds.tag_histories() == {"a:1": ["first", "second"]}
 
 
-def test_a_newer_schema_is_not_touched(tmp_path: Path) -> None:
-    file = tmp_path / "ledger.sqlite"
-    Ledger(file).__exit__()
-    database = sqlite3.connect(file)
-    database.execute("PRAGMA user_version=99")
-    database.close()
-    with pytest.raises(sqlite3.DatabaseError, match="99"):
-        Ledger(file)
+def test_builds_tags_pushes_and_reuse_are_uses(ledger: Ledger) -> None:
+    image = ImageID("sha256:a")
+
+    def last() -> tuple[datetime, str]:
+        known = ledger.images.known()[image]
+        return known.last_used, known.last_use
+
+    _build(ledger, "1", image, 1)
+    assert last() == (_at(1), "built")
+    ledger.builds.record_tag(reference="a:1", image_id=image, previous=None, build_id="1", tagged=_at(2))
+    assert last() == (_at(2), "tagged")
+    ledger.builds.record_push(reference="a:1", image_id=image, digest="sha256:d", build_id="1", pushed=_at(3))
+    assert last() == (_at(3), "pushed")
+    ledger.builds.record_reuse(image, _at(4))
+    assert last() == (_at(4), "reused")
+    ledger.images.touch(image, _at(2), "long ago")
+    assert last() == (_at(4), "reused")
+
+
+def test_an_observation_is_kept_whole_and_makes_nothing_older(ledger: Ledger) -> None:
+    facts = ImageFacts(("sha256:l1", "sha256:l2"), (10, 0), {"k": "v"}, "sha256:parent")
+    assert ledger.observations.position() is None
+    ledger.observations.record([_image("a", used=5, seen=5, facts=facts)], Position(_at(5), ("1", "x")), _at(5))
+    ledger.observations.record([_image("a", used=3, seen=3, facts=facts)], Position(_at(6)), _at(6))
+    known = ledger.images.known()[ImageID("a")]
+    assert (known.first_seen, known.last_used, known.last_use) == (_at(5), _at(5), "used at 5")
+    assert known.facts == facts
+    assert ledger.observations.position() == Position(_at(6))
+
+
+def test_an_observation_that_fails_leaves_position_and_images_as_they_were(ledger: Ledger) -> None:
+    ledger.observations.record([_image("a", used=1)], Position(_at(1), ("1",)), _at(1))
+
+    def broken():  # type: ignore[no-untyped-def]
+        yield _image("b", used=2)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        ledger.observations.record(broken(), Position(_at(2), ("2",)), _at(2))
+    assert list(ledger.images.known()) == ["a"]
+    assert ledger.observations.position() == Position(_at(1), ("1",))
+
+
+def test_an_image_that_is_gone_for_long_is_forgotten(ledger: Ledger) -> None:
+    day = 24 * 60
+    ledger.images.record([_image("a", used=0)], _at(0))
+    ledger.images.record([_image("b", used=80 * day)], _at(80 * day))
+    assert set(ledger.images.known()) == {"a", "b"}
+    ledger.images.record([_image("b", used=91 * day)], _at(91 * day))
+    assert set(ledger.images.known()) == {"b"}
+
+
+def test_facts_name_a_size_for_each_layer() -> None:
+    with pytest.raises(ValueError, match="2 layers with 1 sizes"):
+        ImageFacts(("a", "b"), (1,))
+
+
+def test_samples_are_thinned_to_minutes_then_hours_then_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    now = _at(62 * 24 * 60)
+    ledger.samples.record(_at(0), DiskUsage("/data", 1, 1, 1, 1))
+    with closing(sqlite3.connect(tmp_path / "new" / "ledger.sqlite")) as database, database:
+        start, half_a_minute = to_stamp(_at(0)), 30_000_000
+        database.executemany(
+            "INSERT OR REPLACE INTO disk_samples VALUES ('/data', ?, 1, 1, 1, 1)",
+            [(stamp,) for stamp in range(start, to_stamp(now), half_a_minute)],
+        )
+    ledger.samples.record(now, DiskUsage("/data", 1, 1, 1, 1), DiskUsage("/other", 1, 1, 0, 0))
+    times = [taken for taken, _ in ledger.samples.of("/data")]
+    hours = [now - timedelta(hours=n) for n in range(60 * 24, 48, -1)]
+    minutes = [now - timedelta(minutes=n) for n in range(48 * 60, -1, -1)]
+    assert times == hours + minutes
+    assert ledger.samples.file_systems() == ["/data", "/other"]
+
+
+def test_a_sample_comes_back_as_it_was_and_since(ledger: Ledger) -> None:
+    usages = [DiskUsage("/data", 100, 50 - n, 10, 5) for n in range(3)]
+    for minute, usage in enumerate(usages):
+        ledger.samples.record(_at(minute), usage)
+    assert ledger.samples.of("/data") == [(_at(minute), usage) for minute, usage in enumerate(usages)]
+    assert ledger.samples.of("/data", since=_at(1)) == [(_at(1), usages[1]), (_at(2), usages[2])]
+
+
+def test_a_prune_is_unfinished_until_it_has_ended(ledger: Ledger) -> None:
+    ledger.prunes.begin("1", started=_at(1), trigger="schedule", plan={"remove": 3})
+    ledger.prunes.begin("2", started=_at(2), trigger="pressure", plan={})
+    ledger.prunes.end("1", ended=_at(3), outcome="done", freed_bytes=5, freed_inodes=7)
+    newest, oldest = ledger.prunes.list()
+    assert (newest.id, newest.ended, newest.outcome) == ("2", None, "")
+    assert (oldest.ended, oldest.outcome, oldest.freed_bytes, oldest.freed_inodes) == (_at(3), "done", 5, 7)
+    assert oldest.plan == {"remove": 3}
+    assert [prune.id for prune in ledger.prunes.list(since=_at(2))] == ["2"]
+
+
+def test_records_of_leases_are_replaced_and_removed(ledger: Ledger) -> None:
+    first = LeaseRecord("1", "build 1", 10, ("a:1",), _at(1))
+    more = LeaseRecord("1", "build 1", 10, ("a:1", "b:1"), _at(1))
+    other = LeaseRecord("2", "build 2", 11, (), _at(2))
+    for lease in (first, more, other):
+        ledger.leases.put(lease)
+    assert ledger.leases.list() == [more, other]
+    ledger.leases.remove("1")
+    assert ledger.leases.list() == [other]

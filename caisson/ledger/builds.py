@@ -1,0 +1,112 @@
+"""What Caisson built, tagged and pushed on this host.
+
+Labels on an image can be forged by a Dockerfile; only what is written here says that an image is the result of a spec.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from caisson.engine import ImageID
+from caisson.ledger.file import LedgerFile
+from caisson.ledger.images import touch
+from caisson.ledger.stamps import to_stamp
+from caisson.reference import parse_reference
+
+
+class Builds:
+    """Builds, tags and pushes. Each call is one transaction and raises ``LedgerUnusable``."""
+
+    def __init__(self, file: LedgerFile) -> None:
+        self._file = file
+
+    def record_build(
+        self,
+        *,
+        build_id: str,
+        spec_hash: str,
+        sha: str,
+        repository_url: str,
+        image_id: ImageID,
+        finished: datetime,
+        seconds: float | None = None,
+    ) -> None:
+        """Record that an image was built, and how long that took."""
+        with self._file.writing() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (build_id, spec_hash, sha, repository_url, image_id, finished.isoformat(), seconds),
+            )
+            touch(database, image_id, finished, "built")
+
+    def record_tag(
+        self, *, reference: str, image_id: ImageID, previous: ImageID | None, build_id: str, tagged: datetime
+    ) -> None:
+        """Record what a tag points to now, and what it pointed to before."""
+        with self._file.writing() as database:
+            database.execute(
+                "INSERT INTO tags VALUES (?, ?, ?, ?, ?)",
+                (reference, image_id, previous or "", build_id, tagged.isoformat()),
+            )
+            touch(database, image_id, tagged, "tagged")
+
+    def record_push(self, *, reference: str, image_id: ImageID, digest: str, build_id: str, pushed: datetime) -> None:
+        """Record what of an image a registry has, by the digest that it named."""
+        with self._file.writing() as database:
+            database.execute(
+                "INSERT INTO pushes VALUES (?, ?, ?, ?, ?)", (reference, image_id, digest, build_id, to_stamp(pushed))
+            )
+            touch(database, image_id, pushed, "pushed")
+
+    def record_reuse(self, image_id: ImageID, reused: datetime) -> None:
+        """Record that a build was answered with an image that was there."""
+        with self._file.writing() as database:
+            touch(database, image_id, reused, "reused")
+
+    def images_of_spec(self, spec_hash: str) -> list[ImageID]:
+        """Images that were built to this spec, the newest first; they may have been removed since."""
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT image_id FROM builds WHERE spec_hash = ? ORDER BY finished DESC", (spec_hash,)
+            ).fetchall()
+        return [ImageID(image_id) for (image_id,) in rows]
+
+    def own_images(self) -> dict[ImageID, float | None]:
+        """Every image that was ever built here, with the longest that its build took, in seconds, if that is known."""
+        with self._file.reading() as database:
+            rows = database.execute("SELECT image_id, MAX(seconds) FROM builds GROUP BY image_id").fetchall()
+        return {ImageID(image_id): seconds for image_id, seconds in rows}
+
+    def pushed_repositories(self) -> dict[ImageID, frozenset[str]]:
+        """Where each image was pushed to from here, as references without tag."""
+        with self._file.reading() as database:
+            rows = database.execute("SELECT DISTINCT image_id, reference FROM pushes").fetchall()
+        pushed: dict[ImageID, set[str]] = {}
+        for image_id, reference in rows:
+            pushed.setdefault(ImageID(image_id), set()).add(parse_reference(reference).repository.canonical())
+        return {image_id: frozenset(repositories) for image_id, repositories in pushed.items()}
+
+    def tags_by_source(self) -> list[tuple[str, str]]:
+        """The git repository's URL and the reference of each tag that an image built here was ever given."""
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT DISTINCT repository_url, reference FROM tags JOIN builds ON builds.image_id = tags.image_id"
+            ).fetchall()
+        return [(str(url), str(reference)) for url, reference in rows]
+
+    def tag_history(self, reference: str) -> list[tuple[ImageID, datetime]]:
+        """What a tag pointed to, the newest first, as far as Caisson moved it."""
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT image_id, tagged FROM tags WHERE reference = ? ORDER BY tagged DESC", (reference,)
+            ).fetchall()
+        return [(ImageID(image_id), datetime.fromisoformat(tagged)) for image_id, tagged in rows]
+
+    def tag_histories(self) -> dict[str, list[ImageID]]:
+        """What every tag pointed to, the newest first, each image once."""
+        with self._file.reading() as database:
+            rows = database.execute("SELECT reference, image_id FROM tags ORDER BY tagged DESC").fetchall()
+        histories: dict[str, dict[ImageID, None]] = {}
+        for reference, image_id in rows:
+            histories.setdefault(str(reference), {})[ImageID(image_id)] = None
+        return {reference: list(images) for reference, images in histories.items()}

@@ -1,0 +1,133 @@
+"""The ledger's tables, as the steps that lead from one schema version to the next.
+
+A step is never changed once it was released: files that were made by it are on people's hosts. Times are whole
+microseconds since 1970, UTC, but for version 1's, which are ISO 8601.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    # From nothing to version 1.
+    (
+        """CREATE TABLE builds (
+    build_id TEXT PRIMARY KEY,
+    spec_hash TEXT NOT NULL,
+    sha TEXT NOT NULL,
+    repository_url TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    finished TEXT NOT NULL
+)""",
+        "CREATE INDEX builds_by_spec ON builds (spec_hash, finished)",
+        """CREATE TABLE tags (
+    reference TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    previous_image_id TEXT NOT NULL,
+    build_id TEXT NOT NULL,
+    tagged TEXT NOT NULL
+)""",
+        "CREATE INDEX tags_by_reference ON tags (reference, tagged)",
+    ),
+    # From version 1 to version 2: what pruning and the disk's monitor remember.
+    (
+        "ALTER TABLE builds ADD COLUMN seconds REAL",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        """CREATE TABLE images (
+    image_id TEXT PRIMARY KEY,
+    first_seen INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    last_use TEXT NOT NULL,
+    last_listed INTEGER NOT NULL,
+    names TEXT NOT NULL,
+    registries TEXT NOT NULL,
+    facts TEXT NOT NULL
+)""",
+        """CREATE TABLE pushes (
+    reference TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    build_id TEXT NOT NULL,
+    pushed INTEGER NOT NULL
+)""",
+        "CREATE INDEX pushes_by_image ON pushes (image_id, pushed)",
+        """CREATE TABLE leases (
+    lease_id TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    names TEXT NOT NULL,
+    taken INTEGER NOT NULL
+)""",
+        """CREATE TABLE disk_samples (
+    file_system TEXT NOT NULL,
+    taken INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL,
+    free_bytes INTEGER NOT NULL,
+    total_inodes INTEGER NOT NULL,
+    free_inodes INTEGER NOT NULL,
+    PRIMARY KEY (file_system, taken)
+) WITHOUT ROWID""",
+        """CREATE TABLE prunes (
+    prune_id TEXT PRIMARY KEY,
+    started INTEGER NOT NULL,
+    ended INTEGER,
+    trigger TEXT NOT NULL,
+    freed_bytes INTEGER NOT NULL,
+    freed_inodes INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    plan TEXT NOT NULL
+)""",
+        "CREATE INDEX prunes_by_start ON prunes (started)",
+        """CREATE TABLE engine_position (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    replayed INTEGER NOT NULL,
+    anchor TEXT NOT NULL
+)""",
+    ),
+)
+
+VERSION = len(MIGRATIONS)
+
+
+def read_version(database: sqlite3.Connection) -> int:
+    """The schema version of a file; 0 for one that is new."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def read_schema(database: sqlite3.Connection) -> dict[str, str]:
+    """What a database has of tables and indexes, by name, each as it was created."""
+    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {str(name): str(sql) for name, sql in rows}
+
+
+def migrate(database: sqlite3.Connection, *, to: int = VERSION) -> None:
+    """Go up to a version, each step in a transaction of its own; safe while others do the same. Never goes down."""
+    for version, statements in enumerate(MIGRATIONS[:to], start=1):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            if read_version(database) < version:
+                for statement in statements:
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version={version}")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+
+@functools.cache
+def _schema_of(version: int) -> dict[str, str]:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(database, to=version)
+    try:
+        return read_schema(database)
+    finally:
+        database.close()
+
+
+def missing_parts(database: sqlite3.Connection) -> list[str]:
+    """Tables and indexes that a file of its version must have and has not, or not as they should be."""
+    found = read_schema(database)
+    return sorted(name for name, sql in _schema_of(read_version(database)).items() if found.get(name) != sql)
