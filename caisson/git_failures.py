@@ -217,7 +217,10 @@ def _telling_line(lines: Sequence[str]) -> str:
     telling = [line for line in marked if not _CONSEQUENCE.search(line)]
     causes = [line for line in lines if _CAUSE.search(line)]
     line = (causes or telling or marked or list(lines[-1:]) or [""])[0]
-    return re.sub(r"^(?:(?:remote|fatal|error|ERROR): )+", "", line).rstrip(".")[:300]
+    if line.endswith(":") and line in lines[:-1]:
+        # git connects to each address of a host, and says below what became of it.
+        line = f"{line} {lines[lines.index(line) + 1]}"
+    return re.sub(r"^(?:(?:remote|fatal|error|ERROR): )+", "", line).rstrip(".:")[:300]
 
 
 # ssh and git-lfs speak before git does, and in another way.

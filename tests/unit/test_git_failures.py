@@ -146,3 +146,12 @@ def test_what_is_wrong_with_the_context_is_told_with_what_there_is(
     error = classify_context_failure(code, listed, context=context, dockerfile=dockerfile)
     assert type(error) is failure
     assert says in str(error)
+
+
+def test_what_follows_a_colon_belongs_to_the_sentence() -> None:
+    said = "fatal: unable to connect to h.example:\nh.example[0: 192.0.2.1]: errno=Connection refused\n\n"
+    failure = classify_git_failure("resolve", 128, said, url="git://h.example/a")
+    assert failure.message == (
+        "git://h.example/a can't be reached: "
+        "unable to connect to h.example: h.example[0: 192.0.2.1]: errno=Connection refused."
+    )
