@@ -226,7 +226,8 @@ def long_build(host: EngineHost, path: Path) -> Iterator[socket.socket]:
             part = connection.recv(65_536)
             assert part, received
             received += part
-        assert len(running_steps(host)) == 1
+        # What it says may come a moment before the engine takes it for running.
+        assert wait_for(lambda: len(running_steps(host)) == 1)
         yield connection
 
 

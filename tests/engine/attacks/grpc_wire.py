@@ -1,0 +1,126 @@
+"""Frames and messages that two readers of HTTP/2, gRPC or protobuf take for different things, and too many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from caisson.guard.http2 import END_HEADERS, END_STREAM, Frame, Type, write_settings
+from tests.buildkit_client import CONTROL, Client, headers, rst_stream, varint
+from tests.engine.attacks.case import Effect, Refuses
+from tests.engine.attacks.grpc import GREETING, GrpcAttack, status
+
+_WORKERS = f"{CONTROL}ListWorkers"
+_ANSWERED = status("0")
+
+
+def wire(
+    name: str, frames: Callable[[Client], bytes], rule: str, works: Effect | Refuses = _ANSWERED, **more: object
+) -> GrpcAttack:
+    """Frames of one's own making."""
+    return GrpcAttack(name, lambda case: GREETING + frames(Client()), rule, works, **more)  # type: ignore[arg-type]
+
+
+def _with(client: Client, **changed: str) -> bytes:
+    fields = [(key, changed.pop(key.replace(":", "").replace("-", "_"), value)) for key, value in headers(_WORKERS)]
+    fields += [(key.replace("_", "-"), value) for key, value in changed.items()]
+    client.stream = 1
+    return Frame(Type.HEADERS, END_HEADERS, 1, client.block(fields)).encode() + client.data(bytes(5))
+
+
+def _raw(client: Client, message: bytes) -> bytes:
+    return client.open(_WORKERS) + client.data(message)
+
+
+_CLOSED = Refuses("closed", "the engine ends the connection")
+_SILENT = Refuses("silent", "the engine ends the stream")
+_NO_GRPC = Refuses(":status: ", "gRPC is asked for by POST, and has a type of its own")
+ATTACKS = [
+    wire(
+        "a message that is compressed",
+        lambda client: _raw(client, b"\x01" + bytes(4)),
+        "grpc-message",
+        Refuses("grpc-status: 13", "no coding was named"),
+    ),
+    wire("two messages in one call", lambda client: _raw(client, bytes(10)), "grpc-message", status("0", "13")),
+    wire(
+        "half a message",
+        lambda client: _raw(client, bytes(3)),
+        "grpc-message",
+        Refuses("unexpected EOF", "gRPC looks too"),
+    ),
+    wire(
+        "a longer message than there is",
+        lambda client: _raw(client, b"\0\x7f\xff\xff\xff"),
+        "grpc-message",
+        status("8", "13"),
+    ),
+    wire("another method of HTTP", lambda client: _with(client, method="GET"), "grpc-header", _NO_GRPC, waits=1),
+    wire(
+        "another type of content",
+        lambda client: _with(client, content_type="application/json"),
+        "grpc-header",
+        _NO_GRPC,
+        waits=1,
+    ),
+    wire("a header that is not known", lambda client: _with(client, x_other="1"), "grpc-header"),
+    wire(
+        "a build's name where none is",
+        lambda client: _with(client, buildkit_controlapi_buildid="b" * 25),
+        "buildkit-method",
+    ),
+    wire("an authorization", lambda client: _with(client, authorization="Bearer x"), "grpc-header"),
+    wire(
+        "a stream of the server's",
+        lambda client: Frame(Type.HEADERS, END_HEADERS, 2, client.block(headers(_WORKERS))).encode(),
+        "http2-stream",
+        _CLOSED,
+    ),
+    wire(
+        "a stream that is closed",
+        lambda client: client.call(_WORKERS) + client.data(b"x"),
+        "http2-stream",
+        _SILENT,
+        waits=1,
+        passed=1,
+    ),
+    wire(
+        "data on no stream",
+        lambda client: Frame(Type.DATA, END_STREAM, 7, b"x").encode() + client.call(_WORKERS),
+        "http2-stream",
+        _CLOSED,
+    ),
+    wire(
+        "a promise",
+        lambda client: Frame(Type.PUSH_PROMISE, END_HEADERS, 1, bytes(4)).encode() + client.call(_WORKERS),
+        "http2-frame",
+        _CLOSED,
+    ),
+    wire("a flood of settings", lambda client: write_settings({}) * 2000 + client.call(_WORKERS), "http2-flood"),
+    wire(
+        "a flood of resets",
+        lambda client: b"".join(client.open(_WORKERS) + rst_stream(client.stream, 8) for _ in range(600)),
+        "http2-flood",
+        _SILENT,
+        waits=1,
+    ),
+    wire("headers that are too long", lambda client: _with(client, x_other="x" * 12_000), "http2-headers", status("0")),
+    wire(
+        "a number of a field that is too long",
+        lambda client: _raw(client, b"\0\0\0\0\x0b" + b"\x80" * 10 + b"\x01"),
+        "buildkit-message",
+        Refuses("grpc-status: 13", "protobuf looks too"),
+    ),
+    wire("a group", lambda client: _raw(client, b"\0\0\0\0\x02\x0b\x0c"), "buildkit-message", status("0", "13")),
+    wire(
+        "a field of another kind",
+        lambda client: _raw(client, b"\0\0\0\0\x02" + varint(1 << 3) + b"\x01"),
+        "buildkit-message",
+        status("0", "13"),
+    ),
+    wire(
+        "a field by a longer number",
+        lambda client: _raw(client, b"\0\0\0\0\x05\x8a\x80\x80\x00\x00"),
+        "buildkit-message",
+        status("0", "13"),
+    ),
+]
