@@ -235,10 +235,11 @@ def fuzz_protobuf(data: bytes) -> None:
 def fuzz_session(data: bytes) -> None:
     """What passes of a session is a beginning of what was sent, in any pieces."""
     choice, data = _first(data)
-    asked = GREETING + Client().open("/moby.filesync.v1.FileSync/TarStream")
+    daemon = Client()
+    asked = GREETING + daemon.ask(directory="context") + daemon.open("/grpc.health.v1.Health/Check")
 
     def passed(step: int) -> Outcome:
-        session, found = SessionMediator(), b""
+        session, found = SessionMediator(lambda _: None), b""
         session.server_bytes(asked)
         try:
             for piece in _pieces(write_settings({}) + data, step):
@@ -253,7 +254,7 @@ def fuzz_session(data: bytes) -> None:
     sizes = MessageSizes(1 << 20)
     try:
         sizes.feed(memoryview(data))
-        SessionMediator().server_bytes(data)
+        SessionMediator(lambda _: None).server_bytes(data)
     except Denied:
         pass
 
@@ -374,7 +375,10 @@ TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "grpc": (fuzz_grpc, (b"\x80" + Client().call(f"{CONTROL}Solve", solve()), b"\x00" + GREETING)),
     "call": (fuzz_call, (b"\x02" + solve(), b"\x06" + _BRIDGE, b"\x01" + pb((1, "b" * 25)))),
     "protobuf": (fuzz_protobuf, (b"\x00" + solve(), b"\x01" + _BRIDGE)),
-    "session": (fuzz_session, (b"\x00" + Frame(Type.DATA, 0, 1, with_prefix(b"x")).encode(),)),
+    "session": (
+        fuzz_session,
+        (b"\x00" + Frame(Type.DATA, 0, 1, with_prefix(pb((1, 2), (3, 1), (4, "x")))).encode(),),
+    ),
     "dockerfile-stream": (
         fuzz_dockerfile_stream,
         (_packets(*_FILES, pb((1, 2), (4, "FROM a")), pb((1, 2)), pb((1, 2), (3, 1)), pb((1, 3))),),

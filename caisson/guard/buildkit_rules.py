@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 from caisson.guard import buildkit_schema as schemas
 from caisson.guard.grpc import PERMISSION_DENIED, UNIMPLEMENTED, Call
@@ -49,10 +50,32 @@ class BuildIds:
     builds: set[str] = field(default_factory=set)
     build_args: dict[str, str] | None = None
     """Those of the first build, and so of all: its Dockerfile is judged with them."""
+    secret: str = field(default_factory=lambda: token_hex(16), repr=False)
+    """What stands before this socket's session IDs on the engine."""
 
     def open_session(self, session: str) -> None:
         """A ``/session`` was opened under this ID; raises ``Denied`` for one that can't be one, or one too many."""
         self._add(self.sessions, session, "session", _MOST_SESSIONS)
+
+    def on_engine(self, session: str) -> str:
+        """The engine's ID of that session.
+
+        A client chooses the ID, and BuildKit takes what an earlier session of the same one has sent for the same
+        (``source/local``: the cache key is the session's ID and the files' names): also the Dockerfile, which would be
+        used without having been sent again.
+        """
+        return f"{self.secret}{session}"
+
+    def session_headers(self, session: str) -> tuple[tuple[str, str], ...]:
+        """How ``/session`` is told the session.
+
+        Whoever says the same shared key is taken to have files that another has sent, if he names their times and
+        sizes: nobody has the same, not even an empty one.
+        """
+        return (
+            ("X-Docker-Expose-Session-Uuid", self.on_engine(session)),
+            ("X-Docker-Expose-Session-Sharedkey", self.on_engine(session)),
+        )
 
     def name_build(self, build: str) -> None:
         """A call named this build; raises ``Denied`` likewise."""
@@ -64,6 +87,12 @@ class BuildIds:
             self.build_args = dict(given)
         elif self.build_args != given:
             raise Denied("build-args", "One build has one set of arguments, and another was named on this socket.")
+
+    def settle_build_args(self) -> dict[str, str]:
+        """The arguments of all builds: none, if no build has named any until a Dockerfile is judged with them."""
+        if self.build_args is None:
+            self.build_args = {}
+        return self.build_args
 
     @staticmethod
     def _add(known: set[str], name: str, what: str, most: int) -> None:
@@ -132,6 +161,8 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
     session = message.text("Session")
     if session and not _IDENTITY.fullmatch(session):
         raise Denied("session-id", "A session's ID has to have 16 to 64 lower-case letters and digits.")
+    if session:
+        written = written.set(Session=ids.on_engine(session))
     return Judged(encode(written), session)
 
 

@@ -243,7 +243,8 @@ class Connection:
         )
         try:
             own = (("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "0"))
-            await engine.send(write_request("POST", upgrade.target, (*own, *upgrade.headers)))
+            session = self._service.ids.session_headers(upgrade.session) if upgrade.session else ()
+            await engine.send(write_request("POST", upgrade.target, (*own, *session, *upgrade.headers)))
             async with asyncio.timeout(self._policy.limits.engine_seconds):
                 answer, first = await read_answer_head(engine, self._policy.limits)
             if answer.status != 101:
@@ -265,7 +266,15 @@ class Connection:
             self._note_end(Verdict("allow", rule, ""), stream.bytes_in, stream.bytes_out)
 
     def _mediator(self, upgrade: Upgrade) -> Mediator:
-        return GrpcMediator(self._policy, self._service.ids) if upgrade.kind == "grpc" else SessionMediator()
+        if upgrade.kind == "grpc":
+            return GrpcMediator(self._policy, self._service.ids)
+        return SessionMediator(self._check_sent)
+
+    def _check_sent(self, dockerfile: bytes) -> None:
+        """The Dockerfile that BuildKit is about to get, with the arguments that all builds on this socket have."""
+        service = self._service
+        given = service.ids.settle_build_args()
+        service.check_dockerfile(dockerfile, BuildInputs("buildkit", tuple(given.items()), service.engine.platform))
 
     async def _pass_by(self, head: RequestHead, rest: bytes) -> None:
         """Pass a request on as it came, though it would be denied: only where denials are not enforced."""

@@ -257,10 +257,7 @@ def _session(call: Call) -> Decision:
     if len(name) > 256 or len(key) > 256:
         raise Denied("session-header", "The session's name or its shared key is too long.")
     headers = (
-        ("X-Docker-Expose-Session-Uuid", session_id),
         ("X-Docker-Expose-Session-Name", "caisson"),
-        # Whoever says the same key is given what another client has sent before, and sends only what has changed.
-        ("X-Docker-Expose-Session-Sharedkey", ""),
         # What else it offers (to receive files, say) the daemon never learns. Who wants that is denied it in Solve,
         # where clients print the reason.
         *(("X-Docker-Expose-Session-Grpc-Method", method) for method in methods if method in _OFFERED),

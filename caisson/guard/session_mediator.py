@@ -6,6 +6,9 @@ Rules of this module:
   came, for gigabytes of context go through; but each frame's head is judged before its bytes are passed, each header
   list is read, and each message's size is known.
 - The builder answers streams that the daemon has opened, and opens none.
+- The Dockerfile is judged as it passes (``dockerfile_stream``). If it is denied, the guard ends the call with the
+  reason, in the builder's place; the daemon repeats it to whoever waits for the build. What the builder still sends of
+  it is dropped, but for headers: each side's header lists depend on those before.
 - The daemon calls methods of ``SESSION_METHODS`` only. They are also all that a client may announce in the headers
   ``X-Docker-Expose-Session-Grpc-Method`` of its request, besides ``ANNOUNCED_ONLY``.
 
@@ -14,13 +17,18 @@ Raises ``Denied``; then both sides have to be closed.
 
 from __future__ import annotations
 
-from caisson.guard.grpc import MessageSizes
+from dataclasses import dataclass
+
+from caisson.guard.context_stream import ContextStream
+from caisson.guard.dockerfile_stream import CONTEXT, CheckDockerfile, DockerfileStream, error_packet, read_asked
+from caisson.guard.grpc import PERMISSION_DENIED, MessageSizes, refusal, with_prefix
 from caisson.guard.grpc_mediator import Passed
 from caisson.guard.http2 import (
     FRAME_HEAD,
     PREFACE,
     Frame,
     FrameReader,
+    HeaderBlock,
     HeaderReader,
     PrefaceReader,
     Type,
@@ -30,11 +38,12 @@ from caisson.guard.http2 import (
 )
 from caisson.guard.verdict import Denied, Verdict
 
+DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
+
 SESSION_METHODS = {
     "/grpc.health.v1.Health/Check": "Whether the builder still answers.",
     # The Dockerfile, .dockerignore and the context.
-    "/moby.filesync.v1.FileSync/DiffCopy": "Files of the context.",
-    "/moby.filesync.v1.FileSync/TarStream": "Files of the context.",
+    DIFF_COPY: "Files of the context.",
     # Who pulls a base image: the builder's own credentials, if it has any.
     "/moby.filesync.v1.Auth/Credentials": "The builder's credentials for a registry.",
     "/moby.filesync.v1.Auth/FetchToken": "The builder's credentials for a registry.",
@@ -58,10 +67,25 @@ _FRAMES_AT_FIRST = 512
 _FRAMES_FOR_EACH = 4
 
 
-class SessionMediator:
-    """One connection, in which ``client`` is the builder and ``server`` the daemon, as on ``/grpc``."""
+@dataclass
+class _Open:
+    """A call that goes on, and what reads the builder's side of it."""
 
-    def __init__(self) -> None:
+    reader: MessageSizes | ContextStream | DockerfileStream
+    answered: bool = False
+    """Whether the builder has begun to answer."""
+    refused: bool = False
+    """Whether the guard has ended it."""
+
+
+class SessionMediator:
+    """One connection, in which ``client`` is the builder and ``server`` the daemon, as on ``/grpc``.
+
+    ``check_dockerfile`` gets each Dockerfile that the daemon is about to get, and raises ``Denied``.
+    """
+
+    def __init__(self, check_dockerfile: CheckDockerfile) -> None:
+        self._check_dockerfile = check_dockerfile
         self._preface = PrefaceReader()
         self._greeted = False
         self._from_daemon = FrameReader()
@@ -69,8 +93,8 @@ class SessionMediator:
         self._calls = HeaderReader(_CALL_BLOCK, _CALL_LIST)
         self._verdicts: list[tuple[str, Verdict]] = []
         self._told: set[str] = set()
-        self.open: dict[int, MessageSizes] = {}
-        """Streams that the daemon has opened and the builder has not ended, with the messages of the builder's."""
+        self.open: dict[int, _Open] = {}
+        """Streams that the daemon has opened and the builder has not ended, and those that were refused."""
         self.last = 0
         self.credit = _FRAMES_AT_FIRST
 
@@ -102,18 +126,19 @@ class SessionMediator:
     def _daemon_frame(self, frame: Frame) -> None:
         if self._calls.expected_on or frame.type in (Type.HEADERS, Type.CONTINUATION):
             if block := self._calls.add(frame):
-                self._called(block.stream, dict(block.fields).get(b":path", b"").decode())
+                self._called(block)
         elif frame.type is Type.RST_STREAM:
             self.open.pop(frame.stream, None)
         self.credit = min(self.credit + _FRAMES_FOR_EACH, 1 << 20)
 
-    def _called(self, stream: int, path: str) -> None:
+    def _called(self, block: HeaderBlock) -> None:
+        stream, path = block.stream, dict(block.fields).get(b":path", b"").decode()
         if not stream % 2 or stream <= self.last or not path:
             raise Denied("http2-stream", f"The daemon opens the stream {stream}, which it can't.")
         if path not in SESSION_METHODS:
             raise Denied("session-method", f"The daemon calls {path[:200]} of the session, which no build needs.")
         self.last = stream
-        self.open[stream] = MessageSizes(MESSAGE_LIMIT)
+        self.open[stream] = _Open(self._reader(block, path))
         if len(self.open) > _MOST_AT_ONCE:
             raise Denied("http2-flood", f"The session has more than {_MOST_AT_ONCE} streams at once.")
         # Once, for the daemon looks every few seconds whether the builder is still there.
@@ -121,9 +146,43 @@ class SessionMediator:
             self._told.add(path)
             self._verdicts.append((path, Verdict("allow", "session-method", SESSION_METHODS[path])))
 
+    def _reader(self, block: HeaderBlock, path: str) -> MessageSizes | ContextStream | DockerfileStream:
+        if path != DIFF_COPY:
+            return MessageSizes(MESSAGE_LIMIT)
+        asked = read_asked(block.fields)
+        if asked.directory == CONTEXT:
+            return ContextStream(MESSAGE_LIMIT)
+        return DockerfileStream(asked, self._check_dockerfile)
+
+    def judge(self, stream: int, call: _Open, data: bytes) -> bytes:
+        """What the builder sends of the Dockerfile's directory: empty if it may pass, else what is sent instead."""
+        assert isinstance(call.reader, DockerfileStream)
+        before, at_message = call.reader.judged, call.reader.at_message
+        try:
+            call.reader.feed(memoryview(data))
+        except Denied as denied:
+            call.refused = True
+            self._verdicts.append((DIFF_COPY, denied.verdict))
+            if call.answered and at_message:
+                # A status would reach the daemon too, but it may cancel its own work before it has looked at it.
+                message = with_prefix(error_packet(denied.reason))
+                return Frame(Type.DATA, 0, stream, message).encode()
+            return refusal(stream, PERMISSION_DENIED, denied.reason, begun=call.answered)
+        if call.reader.judged != before:
+            self._verdicts.append((DIFF_COPY, Verdict("allow", "dockerfile", "The Dockerfile may be built.")))
+        return b""
+
+    def builder_ended(self, stream: int) -> None:
+        # What was refused is held until the daemon ends it too, so that nothing more of it passes.
+        if (call := self.open.get(stream)) is not None and not call.refused:
+            del self.open[stream]
+
 
 class _Passer:
-    """The builder's side: frames are judged by their heads, and DATA passes in whatever pieces it comes."""
+    """The builder's side: frames are judged by their heads, and DATA passes in whatever pieces it comes.
+
+    DATA of the Dockerfile's directory is taken in whole frames.
+    """
 
     def __init__(self, session: SessionMediator) -> None:
         self._session = session
@@ -135,49 +194,76 @@ class _Passer:
         self._data_ends = False
 
     def feed(self, data: bytes) -> bytes:
-        """What may be passed on: all of it but the beginning of a head or of a control frame."""
+        """What may be passed on: all of it but the beginning of a head or of a frame that is taken whole, and what was
+        denied."""
         if self._held:
             data, self._held = self._held + data, b""
         view, at = memoryview(data), 0
+        passed, done = b"", 0
         while True:
             if self._data_left:
                 piece = view[at : at + self._data_left]
                 at += len(piece)
                 self._data_left -= len(piece)
-                sizes = self._session.open.get(self._data_stream)
-                if sizes is not None:
-                    sizes.feed(piece)
+                call = self._session.open.get(self._data_stream)
+                if call is not None:
+                    call.reader.feed(piece)
                 if self._data_left:
                     break
                 self._end_data()
             if len(data) - at < FRAME_HEAD:
                 break
             length, kind, flags, stream = read_head(data[at : at + FRAME_HEAD])
-            if kind is Type.DATA:
+            end = at + FRAME_HEAD + length
+            if kind is not Type.DATA:
+                if len(data) < end:
+                    break
+                self._control(Frame(kind, flags, stream, data[at + FRAME_HEAD : end]))
+                at = end
+            elif (call := self._dockerfile(stream)) is not None:
+                if len(data) < end:
+                    break
+                instead = self._dockerfile_data(Frame(kind, flags, stream, data[at + FRAME_HEAD : end]), call)
+                if instead is not None:
+                    passed, done = passed + data[done:at] + instead, end
+                at = end
+            else:
                 self._begin_data(length, stream, ends=bool(flags & 1))
                 at += FRAME_HEAD
-            elif len(data) - at < FRAME_HEAD + length:
-                break
-            else:
-                self._control(Frame(kind, flags, stream, data[at + FRAME_HEAD : at + FRAME_HEAD + length]))
-                at += FRAME_HEAD + length
         self._held = data[at:]
+        if done:
+            return passed + data[done:at]
         return data if at == len(data) else data[:at]
 
+    def _dockerfile(self, stream: int) -> _Open | None:
+        call = self._session.open.get(stream)
+        return call if call is not None and isinstance(call.reader, DockerfileStream) else None
+
+    def _dockerfile_data(self, frame: Frame, call: _Open) -> bytes | None:
+        """What is sent in place of that frame; None if it may pass."""
+        self._check_data(len(frame.payload), frame.stream, ends=frame.ends_stream)
+        instead = b"" if call.refused else self._session.judge(frame.stream, call, frame.payload)
+        if frame.ends_stream:
+            self._session.builder_ended(frame.stream)
+        return instead if call.refused else None
+
     def _begin_data(self, length: int, stream: int, *, ends: bool) -> None:
+        self._check_data(length, stream, ends=ends)
+        self._data_left, self._data_stream, self._data_ends = length, stream, ends
+        if not length:
+            self._end_data()
+
+    def _check_data(self, length: int, stream: int, *, ends: bool) -> None:
         self._check_begun(settings=False)
         if self._answers.expected_on:
             raise Denied("http2-headers", "A header list is cut off.")
         self._check_stream(stream)
         if not length and not ends:
             self._spend()
-        self._data_left, self._data_stream, self._data_ends = length, stream, ends
-        if not length:
-            self._end_data()
 
     def _end_data(self) -> None:
         if self._data_ends:
-            self._session.open.pop(self._data_stream, None)
+            self._session.builder_ended(self._data_stream)
         self._data_ends = False
 
     def _control(self, frame: Frame) -> None:
@@ -185,14 +271,16 @@ class _Passer:
         if self._answers.expected_on or frame.type in (Type.HEADERS, Type.CONTINUATION):
             self._check_stream(frame.stream)
             block = self._answers.add(frame)
+            if call := self._session.open.get(frame.stream):
+                call.answered = True
             if block is not None and block.ends_stream:
-                self._session.open.pop(frame.stream, None)
+                self._session.builder_ended(frame.stream)
             return
         self._spend()
         if frame.stream:
             self._check_stream(frame.stream)
         if frame.type is Type.RST_STREAM:
-            self._session.open.pop(frame.stream, None)
+            self._session.builder_ended(frame.stream)
         elif frame.type is Type.WINDOW_UPDATE:
             check_window_update(frame)
         elif frame.type is Type.SETTINGS:

@@ -16,7 +16,9 @@ import pytest
 
 from caisson.guard.http2 import PREFACE, window_update, write_settings
 from caisson.guard.policy import GuardPolicy
+from caisson.guard.session_mediator import DIFF_COPY
 from caisson.reference import parse_reference
+from caisson.spec import RESERVED_REGISTRY
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
 from tests.engine.guarded import Guarded, guarded
@@ -93,6 +95,54 @@ def test_what_asks_for_more_is_told_why_not(
         refused = build(program, guard, context, *options)
         assert refused.returncode == 1
         assert reason in refused.stderr
+
+
+DENIED = f"FROM {RESERVED_REGISTRY}/builds/other:1\n"
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "other.dockerignore", "sub/dockerfile", "linked"])
+def test_a_dockerfile_is_judged_as_it_is_sent(
+    guard: Guarded, buildx: tuple[Path, ...], context: Path, file: str
+) -> None:
+    path = context / file
+    path.parent.mkdir(exist_ok=True)
+    if file == "linked":
+        path.symlink_to("linked.dockerignore")
+        path = context / "linked.dockerignore"
+    path.write_text(DENIED)
+    for program in buildx:
+        refused = build(program, guard, context, f"--file={context}/{file}")
+        assert refused.returncode == 1
+        assert f"Dockerfile, line 1: FROM '{RESERVED_REGISTRY}/builds/other:1' is in the registry" in refused.stderr
+        assert "load metadata" not in refused.stderr
+    assert (DIFF_COPY, "image-reserved") in [(path, verdict.rule) for path, verdict in guard.denials()]
+
+
+def test_a_dockerfile_is_judged_with_the_builds_arguments(
+    guard: Guarded, buildx: tuple[Path, ...], context: Path
+) -> None:
+    (context / "Argument").write_text("ARG BASE=debian:trixie-slim\nFROM $BASE\n")
+    for program in buildx:
+        argument = f"--build-arg=BASE={RESERVED_REGISTRY}/builds/other:1"
+        refused = build(program, guard, context, f"--file={context}/Argument", argument)
+        assert refused.returncode == 1
+        assert "Dockerfile, line 2" in refused.stderr
+        # One socket is for one build: it has the arguments that were named first.
+        changed = build(program, guard, context, f"--file={context}/Argument")
+        assert "one set of arguments" in changed.stderr
+
+
+def test_a_dockerfile_that_is_a_link_or_came_before_is_built(
+    engine_host: EngineHost, guard: Guarded, buildx: tuple[Path, ...], context: Path
+) -> None:
+    (context / "Linked").symlink_to("Broken")
+    (context / "Broken").write_text("FROM debian:trixie-slim\nCOPY file /linked\n")
+    (context / "Dockerfile.dockerignore").write_text("no Dockerfile\n")
+    for program in buildx:
+        for file in ("Dockerfile", "Dockerfile", "Linked"):
+            built = build(program, guard, context, f"--file={context}/{file}")
+            assert built.returncode == 0, built.stderr
+    docker(engine_host.docker_host, "rmi", IMAGE)
 
 
 def upgraded(host: Path) -> socket.socket:

@@ -76,7 +76,7 @@ def test_what_reaches_the_daemon_was_allowed_before(calls: list[tuple[str, bytes
        st.binary(max_size=40))  # fmt: skip
 def test_bytes_are_taken_or_refused_by_both_sides(pieces: list[bytes], rest: bytes) -> None:
     for start in (b"", GREETING):
-        guard, session = mediator(), SessionMediator()
+        guard, session = mediator(), SessionMediator(lambda _: None)
         for take in (guard.client_bytes, guard.server_bytes, session.server_bytes, session.client_bytes):
             with contextlib.suppress(Denied):
                 take(start + b"".join(pieces) + rest)
@@ -84,8 +84,10 @@ def test_bytes_are_taken_or_refused_by_both_sides(pieces: list[bytes], rest: byt
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 40))
 def test_the_session_passes_what_it_got(payloads: list[bytes], step: int) -> None:
-    session = SessionMediator()
-    session.server_bytes(GREETING + Client().open("/moby.filesync.v1.FileSync/DiffCopy"))
-    sent = write_settings({}) + b"".join(Frame(Type.DATA, 0, 1, with_prefix(data)).encode() for data in payloads)
+    session = SessionMediator(lambda _: None)
+    session.server_bytes(GREETING + Client().ask(directory="context"))
+    sent = write_settings({}) + b"".join(
+        Frame(Type.DATA, 0, 1, with_prefix(pb((1, 2), (3, 1), (4, data)))).encode() for data in payloads
+    )
     passed = b"".join(session.client_bytes(sent[at : at + step]).to_daemon for at in range(0, len(sent), step))
     assert passed == sent

@@ -67,7 +67,29 @@ def test_the_build_itself_passes_as_buildx_sends_it() -> None:
 
 def test_buildx_can_ask_for_the_bridge_before() -> None:
     message = pb((1, BUILD), (5, SESSION), (8, b""), (11, 1))
-    assert judged(f"{CONTROL}Solve", message) == message
+    written = parse(CONTROL_SOLVE, judged(f"{CONTROL}Solve", message))
+    asked = parse(CONTROL_SOLVE, message)
+    assert written == asked.set(Session=written.text("Session"))
+
+
+def test_a_session_has_another_id_on_the_engine_behind_each_socket() -> None:
+    """Under the same one, BuildKit would use the Dockerfile that an earlier build has sent."""
+    first, second = BuildIds(), BuildIds()
+    call, message = Call(f"{CONTROL}Solve"), pb((1, BUILD), (5, SESSION))
+    written = parse(CONTROL_SOLVE, judge(call, message, POLICY, first).message).text("Session")
+    headers = dict(first.session_headers(SESSION))
+    assert headers == {f"X-Docker-Expose-Session-{name}": written for name in ("Uuid", "Sharedkey")}
+    assert judge(call, message, POLICY, first).session == SESSION
+    assert len({SESSION, written, first.on_engine("t" * 25), second.on_engine(SESSION)}) == 4
+    assert first.secret not in repr(first)
+
+
+def test_a_dockerfile_that_was_judged_without_arguments_gets_none() -> None:
+    ids = BuildIds()
+    assert ids.settle_build_args() == {}
+    with pytest.raises(Denied, match="one set of arguments"):
+        judge(Call(f"{BRIDGE}Solve", build_id=BUILD), bridge({"build-arg:A": "1"}), POLICY, ids)
+    assert ids.settle_build_args() == {}
 
 
 @pytest.mark.parametrize("later", [{}, {"filename": "Dockerfile"}, {"build-arg:BASE": "b"}, {"build-arg:OTHER": "a"}])
