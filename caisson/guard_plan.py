@@ -54,6 +54,7 @@ def dockerfile_policy(settings: Settings, engine_version: str, foreign: Iterable
         ),
         base_images=settings.dockerfile_base_images or None,
         frontends=settings.dockerfile_frontends,
+        follows_syntax=settings.socket == "raw",
         allowed_hosts=settings.dockerfile_allowed_hosts,
         unresolved=settings.dockerfile_unresolved,
     )

@@ -188,7 +188,8 @@ class Settings(BaseSettings):
     )
     dockerfile_frontends: Annotated[tuple[str, ...], AfterValidator(_frontends)] = Field(
         (),
-        description="Images that `# syntax=` may name, each with its tag or digest; without any only the engine's own",
+        description="Images that `# syntax=` may name, each with its tag or digest; on a guarded socket the engine's "
+        "own reader reads the file all the same",
     )
     dockerfile_allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts, `.domains`, addresses and networks that ADD may fetch from, even private ones"

@@ -35,6 +35,8 @@ class DockerfilePolicy:
       (then only with that one); ``None``: any that is not denied by another rule.
     - ``frontends``: images that ``# syntax=`` may name on BuildKit, each with its tag or digest; without any, only the
       engine's own reader. Each has to read files as docker/dockerfile 1.16 and later do.
+    - ``follows_syntax``: whether ``# syntax=`` is followed, as on the engine's own socket. On a guarded one the
+      engine's own reader is used all the same, unless the build argument ``BUILDKIT_SYNTAX`` names another.
     - ``allowed_hosts``: names, ``.domains``, addresses and networks that ADD may fetch from, even inside.
     - ``unjudged_hosts``: whether ADD may fetch from a name that nothing but DNS could judge.
     - ``unresolved``: whether something may depend on what only the base image's environment can tell.
@@ -46,6 +48,7 @@ class DockerfilePolicy:
     shared_repositories: frozenset[Repository] = frozenset()
     base_images: tuple[str, ...] | None = None
     frontends: tuple[str, ...] = ()
+    follows_syntax: bool = False
     allowed_hosts: tuple[str, ...] = ()
     unjudged_hosts: bool = True
     unresolved: bool = False
@@ -105,7 +108,7 @@ def check_dockerfile(
     if inputs.builder == "buildkit":
         frontends = _frontends(text, inputs)
         findings += _frontend_findings(frontends, policy)
-        if frontends and not findings:
+        if not findings and any(policy.follows_syntax or not line for line, _, _ in frontends):
             dialect = Dialect.SPACED_HEREDOCS
     file = parse_dockerfile(text, dialect)
     fetches = Fetches.HTTP if inputs.builder == "classic" else _FETCHES[dialect]

@@ -95,3 +95,18 @@ def test_another_reader_of_the_dockerfile_is_denied_where_it_would_be_used(build
         return
     with pytest.raises(DockerfileDenied, match="CAISSON_DOCKERFILE_FRONTENDS"):
         builds(repository, builder=builder)
+
+
+def test_a_listed_reader_is_not_used_so_nothing_is_hidden_from_the_one_that_is(builds: Builds) -> None:
+    listed = builds.with_settings(dockerfile_frontends=("caisson-test/frontend:1",))
+    syntax = "# syntax=caisson-test/frontend:1\n"
+    # There is no such image: were it asked for, this would fail.
+    assert listed(builds.repository(syntax + BASE), builder="buildkit").outcome == "built"
+    # For the listed reader all this would be text; engine 20.10 knows no heredocs, and would copy from that image.
+    hidden = f"{syntax}{BASE}COPY <<CMD /x\nCOPY --from=caisson.local/build:0123456789ab / /y\nCMD\n"
+    repository = builds.repository(hidden, name="hidden", **{"<<CMD": "x"})
+    if builds.engine.info().version.startswith("20.10"):
+        with pytest.raises(DockerfileDenied, match="image-reserved"):
+            listed(repository, builder="buildkit")
+    else:
+        assert listed(repository, builder="buildkit").outcome == "built"

@@ -93,11 +93,16 @@ def test_which_frontend_an_entry_allows(entry: str, syntax: str, allowed: bool) 
     assert rules(f"# syntax={syntax}\nFROM debian", policy) == ([] if allowed else ["frontend-image"])
 
 
-def test_a_listed_frontend_reads_heredocs_also_on_an_old_engine() -> None:
-    policy = replace(POLICY, dialect=Dialect.NO_HEREDOCS, frontends=("docker/dockerfile:1",))
+def test_a_listed_frontend_reads_heredocs_also_on_an_old_engine_where_it_is_followed() -> None:
+    guarded = replace(POLICY, dialect=Dialect.NO_HEREDOCS, frontends=("docker/dockerfile:1",))
+    raw = replace(guarded, follows_syntax=True)
     text = "# syntax=docker/dockerfile:1\nFROM debian\nRUN << RUN\nADD http://10.0.0.1/ /\nRUN\n"
-    assert rules(text, policy) == []
-    assert rules(text, policy, CLASSIC) == ["add-private-host"]
+    assert rules(text, raw) == []
+    assert rules(text, raw, CLASSIC) == ["add-private-host"]
+    # The guard has the engine's own reader take the file, and that one knows no heredocs.
+    assert rules(text, guarded) == ["add-private-host"]
+    argument = replace(BUILDKIT, build_args=(("BUILDKIT_SYNTAX", "docker/dockerfile:1"),))
+    assert rules(text, guarded, argument) == []
 
 
 @pytest.mark.parametrize("entry", ["docker/dockerfile", "Not an image", ""])
