@@ -292,6 +292,19 @@ DOCKERFILES = [
     says_in("FROM one of Caisson's own", "FROM <reserved>\nLABELS", "image-reserved"),
     says_in("FROM one of Caisson's own, by an argument", "ARG R=<reserved>\nFROM $R\nLABELS", "image-reserved"),
     says_in("COPY from one of Caisson's own", "FROM scratch\nLABELSCOPY --from=<reserved> / /\n", "image-reserved"),
+    says_in("FROM another image, by its ID", "FROM <image-id>\nLABELS", "image-id"),
+    says_in("COPY from another image, by its ID", "FROM scratch\nLABELSCOPY --from=<image-id> / /\n", "image-id"),
+    says_in(
+        "COPY from another image, by the start of its ID",
+        "FROM scratch\nLABELSCOPY --from=<image-hex> / /\n",
+        "image-id",
+    ),
+    says_in(
+        "FROM another image, by an argument",
+        "ARG I\nFROM $I\nLABELS",
+        "image-id",
+        asked="&buildargs=%7B%22I%22:%22<image-hex>%22%7D",
+    ),
     says_in("FROM another repository's", "FROM <image>\nLABELS", "image-foreign"),
     says_in("COPY from another repository's", "FROM scratch\nLABELSCOPY --from=<image> / /\n", "image-foreign"),
     says_in(

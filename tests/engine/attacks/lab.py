@@ -264,7 +264,9 @@ class Case:
             return fixed[mark]
         # Victims that all cases share, and those that one case may destroy.
         known = (
-            lab.shared if mark in ("victim", "image", "volume", "network", "exec", "own-id", "reserved") else self.made
+            lab.shared
+            if mark in ("victim", "image", "volume", "network", "exec", "own-id", "reserved", "image-id", "image-hex")
+            else self.made
         )
         if mark not in known:
             known[mark] = self._make(mark)
@@ -290,6 +292,9 @@ class Case:
         elif kind == "exec":
             started = lab.make(f"/containers/{self._value('victim')}/exec", {"Cmd": ["true"], "AttachStdout": True})
             return str(started["Id"])
+        elif kind in ("image-id", "image-hex"):
+            found = str(json.loads(lab.engine("GET", f"/images/{self._value('image')}/json")[1])["Id"])
+            return found if kind == "image-id" else found.partition(":")[2][:12]
         elif kind == "own-id":
             return str(json.loads(lab.engine("GET", f"/images/{lab.policy.image}/json")[1])["Id"])
         else:

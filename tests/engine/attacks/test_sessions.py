@@ -1,0 +1,95 @@
+"""A build that names another's session would read that one's files and secrets: here it waits, and reaches nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from caisson.guard.http2 import END_HEADERS, PREFACE, FrameReader, HeaderReader, Type, write_settings
+from tests.buildkit_client import CONTROL, Client, pb
+from tests.conftest import EngineHost
+from tests.engine.attacks.grpc import GREETING
+from tests.engine.attacks.lab import Lab, open_lab, speak
+
+_FILES = "/moby.filesync.v1.FileSync/DiffCopy"
+
+
+@pytest.fixture
+def lab(engine_host: EngineHost, tmp_path: Path) -> Iterator[Lab]:
+    with open_lab(engine_host, tmp_path) as lab:
+        yield lab
+
+
+def upgrade(path: str, **headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: docker", "Connection: Upgrade", "Upgrade: h2c"]
+    lines += [f"X-Docker-Expose-Session-{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "\r\n"]).encode()
+
+
+@contextlib.contextmanager
+def upgraded(to: Path, request: bytes) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(10)
+        stream.connect(str(to))
+        stream.sendall(request)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += stream.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        yield stream
+
+
+def asked_for(stream: socket.socket, seconds: float) -> set[str]:
+    """The methods that the engine calls on a session, until it asks for files."""
+    stream.settimeout(seconds)
+    frames, headers, begun = FrameReader(), HeaderReader(1 << 20, 1 << 20), b""
+    paths: set[str] = set()
+    with contextlib.suppress(TimeoutError):
+        while _FILES not in paths and (data := stream.recv(65_536)):
+            if not begun.startswith(PREFACE):
+                begun += data
+                if not begun.startswith(PREFACE):
+                    continue
+                stream.sendall(write_settings({}))
+                data = begun.removeprefix(PREFACE)
+            for frame in frames.feed(data):
+                if frame.type is Type.HEADERS and frame.flags & END_HEADERS and (block := headers.add(frame)):
+                    paths |= {value.decode() for name, value in block.fields if name == b":path"}
+    return paths
+
+
+def a_session() -> tuple[str, bytes]:
+    """An ID, and the request that opens a session by it."""
+    session = uuid.uuid4().hex[:25]
+    return session, upgrade("/session", Uuid=session, Name="victim", Grpc_Method=_FILES)
+
+
+def build(lab: Lab, session: str) -> bytes:
+    """A build whose context is that session's."""
+    attributes = {"name": str(lab.policy.image)}
+    message = pb(
+        (1, uuid.uuid4().hex[:25]), (3, "moby"), (4, attributes), (5, session), (6, "dockerfile.v0"),
+        (7, {"filename": "Dockerfile"}),
+    )  # fmt: skip
+    return GREETING + Client().call(f"{CONTROL}Solve", message)
+
+
+def test_a_build_with_anothers_session_gets_none_of_its_files(lab: Lab) -> None:
+    session, victim = a_session()
+    with upgraded(lab.host.socket, victim) as theirs:
+        with upgraded(lab.guard.socket_path, upgrade("/grpc")) as guarded:
+            guarded.sendall(build(lab, session))
+            assert _FILES not in asked_for(theirs, 3)
+        # The engine knows of one session by an ID, so that it can't be opened here either.
+        again = speak(lab.guard.socket_path, victim, waits=2)
+        assert again.status == 502
+        assert b"101" not in again.data.partition(b"\r\n")[0]
+    session, victim = a_session()
+    with upgraded(lab.host.socket, victim) as theirs, upgraded(lab.host.socket, upgrade("/grpc")) as raw:
+        raw.sendall(build(lab, session))
+        assert _FILES in asked_for(theirs, 8), "on the engine's own socket it works"
