@@ -250,6 +250,8 @@ _STAGE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _ATTRIBUTES = {
     # The Dockerfile's path, below the directory that the client itself serves over its session.
     "filename": _PATH,
+    # Which directory that is: buildx says so, by the name that it has anyway, for a Dockerfile of its standard input.
+    "dockerfilekey": re.compile("dockerfile"),
     "target": re.compile(_STAGE),
     # For all stages where it is empty.
     "no-cache": re.compile(rf"(?:{_STAGE}(?:,{_STAGE})*)?"),
@@ -303,6 +305,8 @@ def _may_be(key: str, value: str) -> bool:
 def _why(key: str, policy: GuardPolicy) -> tuple[str, str]:
     if key.startswith("label:"):
         return "build-labels", f"The label {key[6:86]!r} is not one of the build's; write it in the Dockerfile."
+    if key == "context":
+        return "build-attribute", "A build from a URL is fetched by the engine, from its own network; send the context."
     if key == "cgroup-parent":
         own = policy.cgroup_parent or "the engine's own"
         return "build-cgroup-parent", f"RUN steps belong into the control group {own}."

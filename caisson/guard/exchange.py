@@ -24,7 +24,7 @@ from caisson.guard.http1 import (
 )
 from caisson.guard.policy import GuardLimits, GuardPolicy
 from caisson.guard.rules import Forward
-from caisson.guard.tarscan import END_OF_ARCHIVE, TarScan
+from caisson.guard.tarscan import TarScan
 from caisson.guard.verdict import Denied
 from caisson.guard.wire import Gone, Wire
 
@@ -131,13 +131,14 @@ class Exchange:
                 raise Gone("the client closed the connection within the body")
         if reader.rest:
             raise Malformed("Something follows the request before its answer.")
+        end = b""
         try:
-            scan.finish()
+            end = scan.finish()
             approve(scan.dockerfile_text())
         except Denied as denied:
             self._denied(denied)
-        end = [] if self.only_report else [memoryview(END_OF_ARCHIVE)]
-        await self._to_engine(chunk(end) + LAST_CHUNK)
+        parts = [] if self.only_report else [memoryview(end)]
+        await self._to_engine(chunk(parts) + LAST_CHUNK)
 
     def _scan(self, scan: TarScan, parts: list[memoryview]) -> list[memoryview]:
         try:

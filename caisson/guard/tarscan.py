@@ -48,8 +48,8 @@ Path = tuple[bytes, ...]
 class TarScan:
     """Feed it the tar; it gives back what may be passed on, which never includes the archive's end.
 
-    ``finish`` checks that the archive is whole; then ``dockerfile_text`` is what the engine will read, and
-    ``END_OF_ARCHIVE`` may follow. Each method raises ``Denied`` by the rules ``context`` and ``context-dockerfile``.
+    ``finish`` checks that the archive is whole, and gives its end; ``dockerfile_text`` is what the engine will read.
+    Each method raises ``Denied`` by the rules ``context`` and ``context-dockerfile``.
     """
 
     dockerfile: str
@@ -58,6 +58,8 @@ class TarScan:
     _skip: int = field(default=0, init=False)
     _keep: int = field(default=0, init=False)
     """Bytes of the entry's data that are still to come: to pass by, of which the first ``_keep`` are looked at."""
+    _padding_size: int = field(default=0, init=False)
+    """How many of them are only there to fill the last block."""
     _kept: bytearray = field(default_factory=bytearray, init=False)
     _kind: bytes = field(default=b"", init=False)
     _pax: dict[str, str] | None = field(default=None, init=False)
@@ -110,13 +112,22 @@ class TarScan:
                     passed.append(memoryview(block))
         return passed
 
-    def finish(self) -> None:
-        """The tar has ended."""
-        if self._zeros < len(END_OF_ARCHIVE):
-            raise Denied("context", "The context ends within an entry, or without the end of an archive.")
+    def finish(self) -> bytes:
+        """The tar has ended; what has to follow what was passed on, so that it is a whole archive.
+
+        The docker client sends none of the end, nor of the last file's padding, when it has put a Dockerfile from
+        elsewhere into the context (docker/cli ``AddDockerfileToBuildContext``). Go's reader takes that for the end.
+        """
+        missing = self._skip
+        if missing and missing <= self._padding_size:
+            self._skip = 0
+            self._entry_done()
+        if self._header or self._skip or 0 < self._zeros < len(END_OF_ARCHIVE):
+            raise Denied("context", "The context ends within an entry, or within the end of an archive.")
         if self._pax is not None or self._gnu:
             raise Denied("context", "The context ends with an extended header that belongs to nothing.")
         self.dockerfile_text()
+        return bytes(missing) + END_OF_ARCHIVE
 
     def dockerfile_text(self) -> bytes:
         """The content of the Dockerfile that the engine will use."""
@@ -174,7 +185,8 @@ class TarScan:
     def _begin(self, size: int, *, keep: int) -> None:
         self._kept.clear()
         self._keep = keep
-        self._skip = -(-size // BLOCK) * BLOCK
+        self._padding_size = -size % BLOCK
+        self._skip = size + self._padding_size
         if not self._skip:
             self._entry_done()
 

@@ -44,6 +44,7 @@ def result(config: str = CONFIG, key: str = "containerimage.config", identity: s
 
 def test_what_matters_for_safety_is_written_in() -> None:
     given = {"filename": "Dockerfile", "build-arg:A": "1", "no-cache": "", "image-resolve-mode": "local"}
+    given["dockerfilekey"] = "dockerfile"
     written = parse(BRIDGE_SOLVE, judged(f"{BRIDGE}Solve", bridge(given)))
     assert written.texts("FrontendOpt") == {**given, **OWN}
 

@@ -39,11 +39,15 @@ def scan(data: bytes, dockerfile: str = "Dockerfile", size: int = 1 << 20) -> by
     passed = b"".join(
         bytes(part) for start in range(0, len(data), size) for part in reader.feed(data[start : start + size])
     )
-    reader.finish()
+    end = reader.finish()
     # What is passed on, with the guard's own end, is what was judged, and the end was held back.
     assert data.startswith(passed)
     assert not data[len(passed) :].strip(b"\0")
-    assert TarScan(dockerfile).feed(passed + END_OF_ARCHIVE)
+    again = TarScan(dockerfile)
+    again.feed(passed + end)
+    assert again.finish() == END_OF_ARCHIVE
+    with tarfile.open(fileobj=io.BytesIO(passed + end)) as archive:
+        assert archive.getnames()
     return reader.dockerfile_text()
 
 
@@ -66,6 +70,14 @@ def test_long_names_prefixes_and_the_other_spelling() -> None:
     assert scan(tar(("file", "dockerfile", b"FROM d\n"), DOCKERFILE)) == b"FROM a\n"
     assert scan(tar(("dir", "dockerfile", b""), DOCKERFILE)) == b"FROM a\n"
     assert scan(tar(("link", "bin/x", b"../y"), DOCKERFILE, pax={"comment": "0" * 40})) == b"FROM a\n"
+
+
+@pytest.mark.parametrize("length", [519, 520, 1023, 1024])
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_the_end_and_the_last_padding_may_be_missing_as_the_docker_client_leaves_them_out(
+    length: int, size: int
+) -> None:
+    assert scan(PLAIN[:length], size=size) == b"FROM a\n"
 
 
 def damaged(data: bytes, at: int, value: bytes) -> bytes:
@@ -107,12 +119,14 @@ GNU = tar(DOCKERFILE, form=tarfile.GNU_FORMAT)
         (tar(DOCKERFILE, ("cont", "x", b"")), "context"),
         (tar(DOCKERFILE, ("link", ".", b"x")), "context"),
         (tar(DOCKERFILE)[:-9000], "context"),
-        (PLAIN[:1024], "context"),
+        (PLAIN[:518], "context"),
+        (tar(DOCKERFILE, form=tarfile.PAX_FORMAT, pax={"comment": "x"})[:1024], "context-dockerfile"),
+        (tar(("file", "é", b"x"), DOCKERFILE)[:1024], "context"),
         (PLAIN[:1024] + bytes(512), "context"),
         (PLAIN + b"x", "context"),
         (PLAIN + PLAIN, "context"),
         (PLAIN + bytes(2 << 20), "context"),
-        (b"", "context"),
+        (b"", "context-dockerfile"),
         (b"FROM a\n" * 100, "context"),
         (gzip.compress(PLAIN), "context"),
         (tar(("file", "BZh9", b"x"), DOCKERFILE, form=tarfile.USTAR_FORMAT), "context"),
