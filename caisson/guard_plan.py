@@ -38,7 +38,6 @@ def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -
         memory=spec.limits.memory,
         cpus=spec.limits.cpus,
         cache_mount_namespace=f"caisson-{group_key(spec.repository_url.canonical())}",
-        secrets=frozenset(spec.secrets),
         frontends=frozenset(settings.dockerfile_frontends),
     )
 

@@ -14,7 +14,6 @@ OLDEST_API, NEWEST_API = (1, 41), (1, 45)
 _CGROUP = re.compile(r"/?[A-Za-z0-9_.:@-]+(?:/[A-Za-z0-9_.:@-]+)*")
 _NETWORK = re.compile(r"default|none|[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,255}")
-_SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # 0 is "no limit" to the engine, and less than this is refused by it (6 MiB).
 _LEAST_MEMORY = 6 << 20
 
@@ -57,7 +56,7 @@ class GuardPolicy:
     - ``memory`` (bytes, swap included) and ``cpus`` (cores) of a step on the classic builder.
     - ``network_mode``: ``default``, ``none`` or the name of a network; never the host's or a container's.
     - ``cache_mount_namespace``: whose cache mounts the build shares; empty: BuildKit's own choice.
-    - ``secrets``: IDs that a build may mount. ``frontends``: images that may be a ``# syntax=``.
+    - ``frontends``: images that may be a ``# syntax=``.
     """
 
     image: Reference
@@ -68,7 +67,6 @@ class GuardPolicy:
     cpus: float = 1.0
     network_mode: str = "default"
     cache_mount_namespace: str = ""
-    secrets: frozenset[str] = frozenset()
     frontends: frozenset[str] = frozenset()
     api_version: tuple[int, int] = OLDEST_API
     limits: GuardLimits = field(default_factory=GuardLimits)
@@ -88,9 +86,6 @@ class GuardPolicy:
             raise ValueError(f"network_mode: {self.network_mode!r} is not default, none or the name of a network")
         if self.cache_mount_namespace and not _NAMESPACE.fullmatch(self.cache_mount_namespace):
             raise ValueError(f"cache_mount_namespace: {self.cache_mount_namespace!r} is not a plain name")
-        for secret in self.secrets:
-            if not _SECRET.fullmatch(secret):
-                raise ValueError(f"secrets: {secret!r} is not the name of a secret")
         if not OLDEST_API <= self.api_version <= NEWEST_API:
             raise ValueError(f"api_version: {self.api} is not from 1.41 to 1.45, which the guard knows")
 

@@ -314,7 +314,6 @@ WIDER: dict[str, Mapping[str, object]] = {
     "memory": {"memory": 1 << 30},
     "cpus": {"cpus": 4.0},
     "network": {"network_mode": "default"},
-    "secrets": {"secrets": frozenset({"token"})},
     "frontends": {"frontends": frozenset({"x/y:1"})},
 }
 

@@ -45,13 +45,12 @@ def test_the_guard_knows_what_the_build_may_have() -> None:
     request = {
         "repository_url": "https://h.example/a.git",
         "image": "a",
-        "secrets": ["token"],
         "limits": {"memory": "1g", "cpus": 0.5},
     }
     settings = load_settings(_env_file=None, dockerfile_frontends=("docker/dockerfile:1",))
     policy = guard_policy(make_spec(parse_request(request), settings), IDENTITY, settings)
     assert (str(policy.image), policy.memory, policy.cpus) == (IDENTITY.reference, 1 << 30, 0.5)
-    assert (policy.secrets, policy.frontends) == (frozenset({"token"}), frozenset({"docker/dockerfile:1"}))
+    assert policy.frontends == frozenset({"docker/dockerfile:1"})
     assert policy.cache_mount_namespace.startswith("caisson-")
 
 

@@ -32,7 +32,6 @@ POLICY = GuardPolicy(image=parse_reference("caisson.local/build:abc"))
         {"network_mode": "container:abc"},
         {"network_mode": ""},
         {"cache_mount_namespace": "a b"},
-        {"secrets": frozenset({"a,b"})},
         {"api_version": (1, 40)},
         {"api_version": (1, 46)},
     ],
