@@ -23,6 +23,7 @@ from caisson.errors import CaissonError, EngineRefused, RequestInvalid, Settings
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
 from caisson.guard.server import Guard
+from caisson.leases import Lease
 from caisson.ledger import Ledger
 from caisson.plan import LABEL_SPEC, BuildIdentity, ChosenBuilder, Socket
 from caisson.progress import BuildProgress
@@ -119,6 +120,7 @@ class Build:
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.timeout: BuildTimeout | None = None
         self.guard: Guard | None = None
+        self.lease: Lease | None = None
         self.registry_auth: RegistryAuth | None = None
         self.tags: tuple[PlannedTag, ...] = ()
         self.image_labels: dict[str, str] = {}
@@ -129,6 +131,11 @@ class Build:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.log.__exit__(None, None, None)
         self.ledger.__exit__()
+
+    def hold(self, *names: str) -> None:
+        """Add references and image IDs to the build's lease; waits for one removal of a prune at most."""
+        assert self.lease is not None
+        self.lease.add(*names)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -25,6 +25,7 @@ from tasks.check_mounts import check_mounts
 from tasks.clone import clone
 from tasks.hold_group import hold_group
 from tasks.hold_guard import hold_guard
+from tasks.hold_lease import hold_lease
 from tasks.publish_report import publish_report, reports_unbegun
 from tasks.push_image import push_image
 from tasks.remove_builder import remove_builder
@@ -88,7 +89,8 @@ def run_build(
         if on_start is not None:
             on_start(build)
         try:
-            _steps(build, call)
+            with hold_lease(build):
+                _steps(build, call)
         except BaseException as error:
             publish_report(build, build.report(error))
             raise

@@ -8,19 +8,36 @@ from caisson.engine import Stream
 from caisson.errors import DockerfileInvalid
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard_plan import LARGEST_DOCKERFILE, build_inputs, require_allowed_dockerfile
+from caisson.images_read import images_read
+from caisson.leases import EVERYTHING
 from caisson.plan import dockerfile_path
 from tasks.step import step
 
 
 @step("check_dockerfile")
 def check_dockerfile(build: Build, builder: StartedBuilder, policy: DockerfilePolicy) -> None:
-    """Refuse a Dockerfile that is none, or asks for too much; raises ``DockerfileInvalid``, ``DockerfileDenied``."""
+    """Refuse a Dockerfile that is none, or asks for too much; raises ``DockerfileInvalid``, ``DockerfileDenied``.
+
+    Its images are held from here on.
+    """
     chosen, engine = build.record.chosen, build.record.engine
     assert chosen is not None
     assert engine is not None
     content = _read(build, builder)
-    require_allowed_dockerfile(content, policy, build_inputs(build.spec, chosen.builder, engine))
+    inputs = build_inputs(build.spec, chosen.builder, engine)
+    require_allowed_dockerfile(content, policy, inputs)
+    _hold(build, images_read(content, policy.dialect, inputs))
     build.log.line(f"{build.spec.dockerfile or 'Dockerfile'}: {len(content)} bytes, nothing in it that is not allowed")
+
+
+def _hold(build: Build, images: frozenset[str] | None) -> None:
+    if images is None:
+        build.hold(EVERYTHING)
+        return
+    build.hold(*images)
+    # Also by ID: another build may move the name meanwhile.
+    found = [build.engine.inspect_image(name) for name in sorted(images)]
+    build.hold(*(image.id for image in found if image is not None))
 
 
 def _read(build: Build, builder: StartedBuilder) -> bytes:

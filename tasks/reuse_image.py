@@ -18,6 +18,8 @@ def reuse_image(build: Build, chosen: Chosen) -> ImageInfo | None:
         build.log.line("no_cache is set: building anew")
         return None
     for image_id in build.ledger.builds.images_of_spec(build.record.spec_hash):
+        # Held before it is looked at: one that is there then stays.
+        build.hold(image_id)
         image = build.engine.inspect_image(image_id)
         if image is not None:
             build.log.line(f"{short_id(image_id)} was built from this commit and spec: no build")

@@ -15,6 +15,7 @@ from tasks.step import step
 def tag_image(build: Build, image: ImageInfo) -> None:
     """Point every planned tag at the image, and record what each pointed to before."""
     planned = {f"{build.spec.image}:{item.tag}": item for item in build.tags}
+    build.hold(image.id, *planned)
     found = {reference: build.engine.inspect_image(reference) for reference in planned}
     current = {reference: info.id if info else None for reference, info in found.items()}
     moves = {move.reference: move for move in plan_moves(planned, current, image.id).moves}

@@ -86,6 +86,8 @@ class LedgerFile:
             fcntl.flock(descriptor, kind)
             yield
         finally:
+            # Closing alone would leave the lock with a child that was forked meanwhile.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _version(self) -> int:
