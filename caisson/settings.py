@@ -177,6 +177,12 @@ class Settings(BaseSettings):
         "`[scheme://]host[:port]`; without a scheme https and ssh. One that is not here is sent nowhere",
     )
 
+    images: tuple[str, ...] = Field(
+        (),
+        description='Image repositories that requests may name, such as `["team/*", "registry.example.com/*"]`; '
+        "`*` is any part of a name; empty: any, also one that is on this host already",
+    )
+
     # What Dockerfiles may ask for
     dockerfile_base_images: Annotated[tuple[str, ...], AfterValidator(_references)] = Field(
         (),

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -146,6 +147,8 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
         fields.problem(field, message)
     if image is not None and image.registry == RESERVED_REGISTRY:
         fields.problem("image", f"{RESERVED_REGISTRY} is reserved for the names of images while they are built")
+    if image is not None and settings.images and not any(fnmatchcase(str(image), each) for each in settings.images):
+        fields.problem("image", f"{str(image)[:120]!r} is not among those that this host builds (CAISSON_IMAGES)")
     if image is not None and image == parse_reference(settings.builder_image).repository:
         # Whoever could tag it would be the next builder, and be given other requests' secrets.
         fields.problem("image", f"{image} is the builder's own image")

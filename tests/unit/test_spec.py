@@ -235,3 +235,24 @@ def test_a_default_of_more_cores_than_the_engine_has_is_lowered_and_told() -> No
     assert fitted == replace(spec, limits=replace(spec.limits, cpus=1.0))
     assert note == "The default of 4 CPUs was lowered to 1: the engine has 1 CPU."
     assert fit_cpus(spec, asked=0, engine_cpus=0) == (spec, "")
+
+
+@pytest.mark.parametrize(
+    ("image", "allowed"),
+    [
+        ("team/app", True),
+        ("team/sub/app", True),
+        ("registry.example.com:5000/x", True),
+        ("debian", False),
+        ("other/team/app", False),
+        ("registry.example.com/x", False),
+    ],
+)
+def test_a_host_can_say_which_images_it_builds(image: str, allowed: bool) -> None:
+    settings = load_settings(_env_file=None, images=("team/*", "registry.example.com:5000/*"))
+    request = parse_request({"repository_url": "https://h.example/a.git", "image": image})
+    if allowed:
+        make_spec(request, settings)
+        return
+    with pytest.raises(RequestInvalid, match="CAISSON_IMAGES"):
+        make_spec(request, settings)
