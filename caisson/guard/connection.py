@@ -15,6 +15,7 @@ from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
 from caisson.guard.grpc_mediator import GrpcMediator
 from caisson.guard.http1 import (
     NO_BODY,
+    Headers,
     HeadReader,
     Malformed,
     RequestHead,
@@ -243,8 +244,9 @@ class Connection:
         )
         try:
             own = (("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "0"))
-            session = self._service.ids.session_headers(upgrade.session) if upgrade.session else ()
-            await engine.send(write_request("POST", upgrade.target, (*own, *session, *upgrade.headers)))
+            await engine.send(
+                write_request("POST", upgrade.target, (*own, *self._session_headers(upgrade), *upgrade.headers))
+            )
             async with asyncio.timeout(self._policy.limits.engine_seconds):
                 answer, first = await read_answer_head(engine, self._policy.limits)
             if answer.status != 101:
@@ -264,6 +266,14 @@ class Connection:
             self._service.streams.discard(stream)
             engine.close()
             self._note_end(Verdict("allow", rule, ""), stream.bytes_in, stream.bytes_out)
+
+    def _session_headers(self, upgrade: Upgrade) -> Headers:
+        if not upgrade.session:
+            return ()
+        if self._service.only_report:
+            # Its calls are passed on as they came, and name it as the client does.
+            return (("X-Docker-Expose-Session-Uuid", upgrade.session),)
+        return self._service.ids.session_headers(upgrade.session)
 
     def _mediator(self, upgrade: Upgrade) -> Mediator:
         if upgrade.kind == "grpc":
