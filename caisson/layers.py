@@ -36,33 +36,44 @@ class LayerHolders:
 
     def __init__(self, holders: Iterable[Sequence[StoredLayer]]) -> None:
         number_of: dict[ChainID, int] = {}
-        self._sizes: list[int] = []
-        self._count: list[int] = []
-        self._sum: list[int] = []
-        self._held: list[list[int]] = []
-        for holder, layers in enumerate(holders):
+        sizes: list[int] = []
+        held_by: list[list[int]] = []
+        for layers in holders:
             held = []
             for chain_id, size in layers:
-                number = number_of.setdefault(chain_id, len(self._sizes))
-                if number == len(self._sizes):
-                    self._sizes.append(size)
-                    self._count.append(0)
-                    self._sum.append(0)
-                elif size < self._sizes[number]:
+                number = number_of.get(chain_id)
+                if number is None:
+                    number = number_of[chain_id] = len(sizes)
+                    sizes.append(size)
+                elif size < sizes[number]:
                     # Two sizes for one layer: the smaller one, so that no more is promised than is given.
-                    self._sizes[number] = size
+                    sizes[number] = size
                 held.append(number)
-            if len(set(held)) < len(held):
-                held = list(dict.fromkeys(held))
-            self._held.append(held)
+            held_by.append(held if len(set(held)) == len(held) else list(dict.fromkeys(held)))
+        self._account(sizes, held_by)
+
+    def _account(self, sizes: list[int], held_by: list[list[int]]) -> None:
+        count, total = [0] * len(sizes), [0] * len(sizes)
+        for holder, held in enumerate(held_by):
             for number in held:
-                self._count[number] += 1
-                self._sum[number] += holder
-        self._marginal = [0] * len(self._held)
-        for number, count in enumerate(self._count):
-            if count == 1:
-                self._marginal[self._sum[number]] += self._sizes[number]
-        self._gone = bytearray(len(self._held))
+                count[number] += 1
+                total[number] += holder
+        marginal = [0] * len(held_by)
+        for number, holders in enumerate(count):
+            if holders == 1:
+                marginal[total[number]] += sizes[number]
+        self._sizes, self._held, self._count, self._sum, self._marginal = sizes, held_by, count, total, marginal
+        self._gone = bytearray(len(held_by))
+
+    def grouped(self, groups: Sequence[Sequence[int]]) -> LayerHolders:
+        """A new account in which each group of these holders is one; those in no group hold nothing there."""
+        other = LayerHolders(())
+        held = [
+            self._held[group[0]] if len(group) == 1 else list({n: None for member in group for n in self._held[member]})
+            for group in groups
+        ]
+        other._account(self._sizes, held)
+        return other
 
     def marginal(self, holder: int) -> int:
         """Bytes that only this holder holds, of those that are left."""

@@ -2,7 +2,8 @@
 
     python -m tests.bench [--quick]
 
-Then what the guard alone adds, by ``tests.bench_guard``, on each engine.
+Then what the guard alone adds, by ``tests.bench_guard``, on each engine; and what planning a prune costs, by
+``tests.bench_plan``.
 
 Every figure is measured in this run; a figure that misses its reach is printed as such.
 """
@@ -33,6 +34,7 @@ from deployments.prefect_api import PrefectApi
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
 from tests.bench_guard import FULL, QUICK, bench_guard
+from tests.bench_plan import bench_plan
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 
@@ -52,6 +54,7 @@ def main() -> int:
         with git_daemon(Path(directory) / "git", host.gateway) as daemon:
             Bench(settings, daemon, turns=2 if quick else 7, long_seconds=5 if quick else 28).run()
     bench_guard(QUICK if quick else FULL)
+    bench_plan()
     return 0
 
 

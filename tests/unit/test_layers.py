@@ -50,3 +50,11 @@ def test_bytes_by_group_tell_what_only_one_group_holds() -> None:
     assert holders.held_by([0, 1, 1]) == {-1: 100, 0: 1, 1: 5}
     holders.remove(0)
     assert holders.held_by([0, 1, 1]) == {1: 105}
+
+
+def test_groups_of_holders_are_one_holder_each_in_a_new_account() -> None:
+    holders = LayerHolders([layers(a=1, b=2), layers(a=1, c=4), layers(a=1)])
+    pairs = holders.grouped([[0, 1], [2]])
+    assert (pairs.marginal(0), pairs.marginal(1)) == (6, 0)
+    assert pairs.remove(0) == (6, (1,))
+    assert holders.grouped([[0], [1]]).marginal(0) == 2

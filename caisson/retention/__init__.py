@@ -1,0 +1,1 @@
+"""What goes from a Docker host, what stays, and why: decided here, done elsewhere."""

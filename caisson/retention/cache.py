@@ -1,0 +1,71 @@
+"""How much build cache goes, by BuildKit's three numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from caisson.retention.policy import CachePolicy
+from caisson.retention.prune_plan import PruneBuildCache
+from caisson.retention.room import Room
+from caisson.sizes import format_size
+from caisson.snapshot import CacheEntry
+
+
+def plan_cache(entries: Iterable[CacheEntry], policy: CachePolicy, room: Room) -> PruneBuildCache | None:
+    """Down to ``max_used_space``, or further while ``min_free_space`` is not free, but never below ``reserved_space``.
+
+    The estimate counts what is neither in use nor shared with images: only that is sure to be given back.
+    """
+    entries = tuple(entries)
+    total = sum(entry.size for entry in entries)
+    keep, rule, reason = total, "", ""
+    if policy.max_used_space is not None and total > policy.max_used_space:
+        keep, rule = policy.max_used_space, "cache-ceiling"
+        reason = f"{format_size(total)} of build cache, and max_used_space is {format_size(policy.max_used_space)}"
+    if policy.min_free_space is not None and room.free_bytes < policy.min_free_space:
+        lower = total - (policy.min_free_space - room.free_bytes)
+        if lower < keep:
+            keep, rule = lower, "cache-min-free"
+            reason = (
+                f"{format_size(room.free_bytes)} are free, and min_free_space is {format_size(policy.min_free_space)}"
+            )
+    return _item(entries, total, max(keep, policy.reserved_space), rule, reason)
+
+
+def evict_cache(
+    entries: Iterable[CacheEntry], policy: CachePolicy, room: Room, planned: PruneBuildCache | None
+) -> PruneBuildCache | None:
+    """What more has to go under pressure when images alone don't suffice, down to ``reserved_space``."""
+    entries = tuple(entries)
+    total = planned.keep_bytes if planned else sum(entry.size for entry in entries)
+    left = _reclaimable(entries) - (planned.marginal_bytes if planned else 0)
+    keep = max(total - min(room.missing_bytes, left), policy.reserved_space)
+    if not room.short or keep >= total:
+        return None
+    reason = "images alone don't free enough, and cache down to reserved_space may go under pressure"
+    return PruneBuildCache(
+        keep_bytes=keep,
+        seen_bytes=sum(entry.size for entry in entries),
+        phase="cache-evicted",
+        rule="cache-pressure",
+        reason=reason,
+        marginal_bytes=total - keep,
+    )
+
+
+def _item(entries: tuple[CacheEntry, ...], total: int, keep: int, rule: str, reason: str) -> PruneBuildCache | None:
+    freed = min(total - keep, _reclaimable(entries))
+    if not rule or freed <= 0:
+        return None
+    return PruneBuildCache(
+        keep_bytes=keep,
+        seen_bytes=total,
+        phase="build-cache",
+        rule=rule,
+        reason=reason,
+        marginal_bytes=freed,
+    )
+
+
+def _reclaimable(entries: tuple[CacheEntry, ...]) -> int:
+    return sum(entry.size for entry in entries if not entry.in_use and not entry.shared)
