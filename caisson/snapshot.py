@@ -10,7 +10,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, NewType
@@ -97,16 +97,18 @@ class ContainerState:
 
 @dataclass(frozen=True)
 class LeaseState:
-    """A hold on images, by image ID and by reference, until it expires. From the ledger.
+    """A living holder's hold on images, by image ID and by reference. From ``caisson.leases``.
 
-    A reference may be one that no image has yet (a pull, a build). Raises ``ValueError`` for one that can't be read,
-    since what can't be read can't be honoured.
+    ``everything``: what it needs can't be told, so it holds every image. ``expires`` is None for as long as its holder
+    lives. A reference may be one that no image has yet (a pull, a build). Raises ``ValueError`` for one that can't be
+    read, since what can't be read can't be honoured.
     """
 
     holder: str
-    images: frozenset[ImageID]
-    references: frozenset[str]
-    expires: datetime
+    images: frozenset[ImageID] = frozenset()
+    references: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    everything: bool = False
 
     def __post_init__(self) -> None:
         _require_aware(expires=self.expires)
@@ -115,6 +117,17 @@ class LeaseState:
                 parse_reference(text)
             except ValueError as error:
                 raise ValueError(f"references of the lease of {self.holder!r}: {error}") from error
+
+    @classmethod
+    def of_names(cls, holder: str, names: Iterable[str], expires: datetime | None = None) -> LeaseState:
+        """From names as leases write them: references, image IDs, and ``*`` for everything.
+
+        >>> LeaseState.of_names("build-1", ["sha256:0a", "debian"]).images
+        frozenset({'sha256:0a'})
+        """
+        names = frozenset(names)
+        images = frozenset(ImageID(name) for name in names if name.startswith("sha256:"))
+        return cls(holder, images, names - images - {"*"}, expires, "*" in names)
 
     def parsed(self) -> frozenset[Reference]:
         """Its references as values."""

@@ -61,6 +61,12 @@ class Facts:
         """How long it was not used; never negative."""
         return max(timedelta(), self.now - self.last_use[image.id])
 
+    def tags(self, image: ImageState) -> list[tuple[str, Reference]]:
+        """Its tags as the engine spells them and as they are read, in order; none where one can't be read."""
+        if not image.tags or image.id in self.unreadable:
+            return []
+        return list(zip(sorted(image.tags), self.names[image.id], strict=True))
+
     def kept_by_pattern(self, name: Reference) -> str:
         """The pattern that keeps a name; empty where none does."""
         tags = self.retention(name.repository).keep_tags if name.tag else ()
@@ -81,7 +87,7 @@ class Facts:
         for image in self.images:
             names = []
             # Digests name an image only where no tag does: there they are how it was pulled.
-            for text in image.tags or image.registry_digests:
+            for text in sorted(image.tags or image.registry_digests):
                 try:
                     names.append(parse_reference(text))
                 except ValueError as error:
@@ -102,12 +108,12 @@ class Facts:
         return users
 
     def _leased(self) -> dict[ImageID, LeaseState]:
-        leases = [lease for lease in self.snapshot.leases if lease.expires > self.now]
-        leases.sort(key=lambda lease: (lease.holder, lease.expires))
+        leases = [lease for lease in self.snapshot.leases if lease.expires is None or lease.expires > self.now]
+        leases.sort(key=_order_of_leases)
         by_image: dict[ImageID, LeaseState] = {}
         by_name: dict[str, LeaseState] = {}
         for lease in leases:
-            for image_id in lease.images:
+            for image_id in self.by_id if lease.everything else lease.images:
                 by_image.setdefault(image_id, lease)
             for reference in lease.parsed():
                 for key in _keys(reference):
@@ -123,7 +129,7 @@ class Facts:
         for name in self.names[image.id]:
             yield from _keys(name)
         yield str(image.id)
-        for text in image.registry_digests if image.tags else ():
+        for text in sorted(image.registry_digests) if image.tags else ():
             try:
                 yield from _keys(parse_reference(text))
             except ValueError:
@@ -203,6 +209,11 @@ class Facts:
         known = sorted((date for _, date in seen if date is not None), reverse=True)
         oldest = known[keep - 1] if keep <= len(known) else None
         return [image_id for image_id, date in seen if date is None or oldest is None or date >= oldest]
+
+
+def _order_of_leases(lease: LeaseState) -> tuple[bool, str, str]:
+    # Those that hold an image by its name come first, since they say more than those that hold everything.
+    return lease.everything, lease.holder, "" if lease.expires is None else lease.expires.isoformat()
 
 
 def _keys(reference: Reference) -> Iterator[str]:

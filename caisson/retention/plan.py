@@ -199,7 +199,7 @@ def _tag_expiries(facts: Facts, eligible: Eligibility, image: ImageState) -> lis
     """The tags of an image that stays whose time is over; never all of them, and none where a protection is whole."""
     if any(reason.whole for reason in eligible.protected.get(image.id, ())):
         return []
-    tags = sorted(zip(image.tags, facts.names[image.id], strict=True), key=lambda pair: pair[0]) if image.tags else []
+    tags = facts.tags(image)
     found = [(tag, reason) for tag, name in tags if (reason := name_expiry(facts, image, name)) is not None]
     return found if len(found) < len(tags) else []
 

@@ -52,7 +52,10 @@ def _in_use(facts: Facts, image: ImageState) -> str:
 
 def _lease(facts: Facts, image: ImageState) -> str:
     lease = facts.leased.get(image.id)
-    return f"{lease.holder} holds it until {lease.expires:%Y-%m-%d %H:%M %Z}" if lease else ""
+    if lease is None:
+        return ""
+    what = "holds every image, since what it needs can't be told" if lease.everything else "holds it"
+    return f"{lease.holder} {what}{f' until {lease.expires:%Y-%m-%d %H:%M %Z}' if lease.expires else ''}"
 
 
 def _scope(facts: Facts, image: ImageState) -> str:

@@ -116,9 +116,7 @@ class Recheck:
         if child := self._child(image, removed):
             return Verdict("deny", ANCESTOR, f"the image {short_id(child)} was built on it")
         # All readable, or the protection of unreadable names would have held.
-        expiries = {
-            tag: name_expiry(facts, image, name) for tag, name in zip(image.tags, facts.names[image.id], strict=True)
-        }
+        expiries = {tag: name_expiry(facts, image, name) for tag, name in facts.tags(image)}
         if all(expiries.values()):
             return Verdict("deny", "changed", "none of the image's tags would be left")
         expiry = expiries[item.reference]

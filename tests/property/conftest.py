@@ -6,9 +6,12 @@ whether a test fails.
 
 import os
 
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
-settings.register_profile("caisson", deadline=None)
-settings.register_profile("thorough", deadline=None, max_examples=5_000)
-settings.register_profile("quick", deadline=None, max_examples=300, phases=[Phase.generate], database=None)
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("caisson", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("thorough", deadline=None, suppress_health_check=_SLOW, max_examples=2_000)
+settings.register_profile(
+    "quick", deadline=None, suppress_health_check=_SLOW, max_examples=300, phases=[Phase.generate], database=None
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "caisson"))

@@ -72,7 +72,8 @@ def leases(draw: st.DrawFn) -> LeaseState:
         holder=draw(st.sampled_from(["build-1", "build-2"])),
         images=frozenset(map(image_id, draw(st.sets(st.sampled_from(IMAGES), max_size=1)))),
         references=frozenset(draw(st.sets(st.sampled_from([*TAGS, "team/app"]), max_size=1))),
-        expires=NOW + timedelta(minutes=draw(st.sampled_from([-1, 0, 1]))),
+        expires=draw(st.sampled_from([None, *(NOW + timedelta(minutes=minutes) for minutes in (-1, 0, 1))])),
+        everything=draw(st.integers(0, 20)) == 0,
     )
 
 

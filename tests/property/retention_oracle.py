@@ -56,7 +56,8 @@ class Oracle:
         if any(c.image == image.id for c in self.snapshot.containers):
             return True
         for lease in self.snapshot.leases:
-            if lease.expires > self.now and (image.id in lease.images or set(image.tags) & set(lease.references)):
+            holds = lease.everything or image.id in lease.images or set(image.tags) & set(lease.references)
+            if holds and (lease.expires is None or lease.expires > self.now):
                 return True
         if image.deployed is not None and image.deployed <= self.policy.keep_deployed:
             return True

@@ -316,3 +316,14 @@ def test_a_target_and_a_moment_are_validated() -> None:
 def test_a_ring_of_parents_which_no_engine_makes_goes_nowhere_and_ends() -> None:
     ring = [image("a", parent=image_id("b"), layers=()), image("b", parent=image_id("a"), layers=())]
     assert removed(plan(host(*ring, usage=USAGE), free_mib=1000)) == []
+
+
+def test_the_order_in_which_tags_are_listed_changes_no_reason() -> None:
+    tags = ("team/app:1", "other/app:1")
+    plans = [plan(host(image("a", *order))) for order in (tags, tags[::-1])]
+    assert plans[0] == plans[1]
+    young = [plan(host(image("a", *order, idle=2))) for order in (tags, tags[::-1])]
+    assert young[0] == young[1]
+    keep = policy(keep=["**:1"])
+    kept = [plan(host(image("a", *order)), keep) for order in (tags, tags[::-1])]
+    assert kept[0] == kept[1]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from caisson.retention.protections import PROTECTIONS
-from caisson.snapshot import ImageState
+from caisson.snapshot import ImageState, LeaseState
 from tests.prune_hosts import (
     NOW,
     container,
@@ -53,6 +53,18 @@ def test_a_lease_holds_by_image_id_and_by_any_spelling_of_a_reference() -> None:
 def test_a_lease_on_a_digest_holds_a_tagged_image_that_a_registry_has_under_it() -> None:
     held = lease(references=[f"team/app@sha256:{'0' * 64}"])
     assert kept_by(plan(host(OLD, leases=(held,)))) == {"old": "lease"}
+
+
+def test_a_lease_lasts_while_its_holder_lives_and_may_hold_everything() -> None:
+    living = LeaseState.of_names("build-1", ["sha256:old", "team/web:1"])
+    assert kept_by(plan(host(OLD, image("b", "team/app:2"), leases=(living,)))) == {"old": "lease"}
+    unknown = LeaseState.of_names("build-2", ["*"])
+    found = plan(host(OLD, image("b", "team/app:2"), leases=(unknown, living)))
+    assert kept_by(found) == {"old": "lease", "b": "lease"}
+    assert {item.image.id: item.reason for item in found.kept} == {
+        "sha256:old": "build-1 holds it",
+        "sha256:b": "build-2 holds every image, since what it needs can't be told",
+    }
 
 
 def test_an_expired_lease_and_one_on_another_tag_hold_nothing() -> None:
