@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 _UNITS = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d{1,3})?)\s*(?P<unit>[wdhms])", re.IGNORECASE)
+_DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d{1,3})?)\s*(?P<unit>[wdhms])", re.IGNORECASE | re.ASCII)
 
 
 def parse_duration(text: str) -> timedelta:

@@ -187,6 +187,8 @@ def test_images_of_one_moment_are_all_among_the_newest_and_unknown_ones_push_non
     unknown = image("u", "team/app:u", first_seen=None)
     found = plan(host(*at_once, unknown), policy(otherwise={"keep_last": 1}))
     assert not removed(found)
+    ageless = policy(otherwise={"keep_last": 1, "min_age": "0s", "max_age": "0s"})
+    assert kept_by(plan(host(*at_once, unknown), ageless)) == dict.fromkeys("abcu", "keep-last")
 
 
 def test_the_first_rule_that_matches_a_repository_holds_for_it() -> None:
