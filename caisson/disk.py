@@ -15,6 +15,7 @@ class DiskUsage:
     """One file system as ``statvfs`` tells it; free is what unprivileged users may use. Bytes and inodes.
 
     ``total_inodes`` is 0 where the file system has no fixed number of them (btrfs): then they never run out.
+    ``reserved_bytes`` are free too, but for root alone (ext4 keeps 5 %).
     """
 
     path: str
@@ -22,18 +23,37 @@ class DiskUsage:
     free_bytes: int
     total_inodes: int
     free_inodes: int
+    reserved_bytes: int = 0
+
+    @property
+    def usable_bytes(self) -> int:
+        """What unprivileged users can fill; a share of it is what ``df`` shows as ``Use%``."""
+        return self.total_bytes - self.reserved_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        return self.usable_bytes - self.free_bytes
+
+    @property
+    def used_inodes(self) -> int:
+        return self.total_inodes - self.free_inodes
 
 
 def read_disk_usage(path: Path) -> DiskUsage:
     """The file system that holds ``path``, or its nearest directory that exists; raises ``OSError``."""
-    existing = next(candidate for candidate in (path, *path.parents) if candidate.exists())
-    status = os.statvfs(existing)
+    return read_file_system(next(candidate for candidate in (path, *path.parents) if candidate.exists()))
+
+
+def read_file_system(path: Path) -> DiskUsage:
+    """The file system that holds ``path``; raises ``OSError`` where that is not there."""
+    status = os.statvfs(path)
     return DiskUsage(
-        path=str(existing),
+        path=str(path),
         total_bytes=status.f_blocks * status.f_frsize,
         free_bytes=status.f_bavail * status.f_frsize,
         total_inodes=status.f_files,
         free_inodes=status.f_favail,
+        reserved_bytes=(status.f_bfree - status.f_bavail) * status.f_frsize,
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import requests
@@ -16,7 +14,6 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
-    EngineEvent,
     EngineInfo,
     ImageID,
     ImageInfo,
@@ -25,6 +22,7 @@ from caisson.engine import (
     PushProgress,
     RegistryAuth,
 )
+from caisson.engine_disk import EngineDisk, parse_engine_disk
 from caisson.errors import BuilderImageMissing, EngineLost, EngineRefused, EngineUnreachable, SettingsInvalid
 from caisson.push import classify_push_error, parse_push_line
 from caisson.reference import parse_reference
@@ -134,8 +132,6 @@ class DockerEngine:
             labels=raw["Config"].get("Labels") or {},
             pid=int(raw["State"].get("Pid") or 0),
             raw=raw,
-            image=ImageID(str(raw.get("Image") or "")),
-            image_name=str(raw["Config"].get("Image") or ""),
         )
 
     def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
@@ -149,8 +145,6 @@ class DockerEngine:
                 state=row["State"],
                 labels=row.get("Labels") or {},
                 raw=row,
-                image=ImageID(str(row.get("ImageID") or "")),
-                image_name=str(row.get("Image") or ""),
             )
             for row in rows
         ]
@@ -255,20 +249,16 @@ class DockerEngine:
             layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
             created=str(raw.get("Created", "")),
             user=str(config.get("User", "")),
-            parent=ImageID(raw["Parent"]) if raw.get("Parent") else None,
-            last_tag_time=_read_time(str((raw.get("Metadata") or {}).get("LastTagTime", ""))),
         )
 
-    def list_images(
-        self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
-    ) -> list[ImageInfo]:
+    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
         filters: dict[str, Any] = {}
         if labels:
             filters["label"] = [f"{key}={value}" for key, value in labels.items()]
         if repository:
             filters["reference"] = repository
         with self._errors("list images"):
-            rows = self._api.images(filters=filters or None, all=intermediate)
+            rows = self._api.images(filters=filters or None)
         return [
             ImageInfo(
                 id=ImageID(row["Id"]),
@@ -278,27 +268,6 @@ class DockerEngine:
                 size=int(row.get("Size", 0)),
                 layers=(),
                 created=str(row.get("Created", "")),
-                parent=ImageID(row["ParentId"]) if row.get("ParentId") else None,
-            )
-            for row in rows
-        ]
-
-    def events(self) -> list[EngineEvent]:
-        # With an end in the past the engine answers at once with what it has; for one in the future it would wait.
-        until = time.time()
-        with self._errors("tell its events"):
-            answer = self._api._get(
-                self._api._url("/events"), params={"since": "0", "until": f"{until:.9f}"}, stream=False
-            )
-            self._api._raise_for_status(answer)
-            rows = [json.loads(line) for line in answer.content.splitlines() if line.strip()]
-        return [
-            EngineEvent(
-                time_ns=int(row.get("timeNano") or int(row["time"]) * 1_000_000_000),
-                type=str(row.get("Type", "")),
-                action=str(row.get("Action", "")),
-                subject=str((row.get("Actor") or {}).get("ID", "")),
-                attributes=(row.get("Actor") or {}).get("Attributes") or {},
             )
             for row in rows
         ]
@@ -307,6 +276,15 @@ class DockerEngine:
         with self._errors("read an image's history"):
             rows = self._api.history(image)
         return [Layer(int(row["Size"]), float(row["Created"])) for row in reversed(rows)]
+
+    def disk_usage(self, *, timeout: float) -> EngineDisk:
+        with self._errors("account for its disk"):
+            # The client's own ``df`` has no time-out of its own.
+            answer = self._api._result(self._api._get(self._api._url("/system/df"), timeout=timeout), True)
+        try:
+            return parse_engine_disk(answer)
+        except (KeyError, ValueError, TypeError) as error:
+            raise EngineRefused(f"The engine's account of its disk can't be read: {error!r}.") from None
 
     def tag_image(self, image: ImageID, reference: str) -> None:
         parsed = parse_reference(reference)
@@ -364,15 +342,6 @@ def _insecure_registries(config: Mapping[str, Any]) -> tuple[str, ...]:
     indexes = config.get("IndexConfigs") or {}
     names = [str(name) for name, index in indexes.items() if not index.get("Secure", True)]
     return (*names, *(str(network) for network in config.get("InsecureRegistryCIDRs") or ()))
-
-
-def _read_time(text: str) -> datetime | None:
-    """A time of the engine's (RFC 3339, nanoseconds); None for its zero, ``0001-01-01``, and for what is no time."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None and moment.year > 1 else None
 
 
 def _own_name(names: Sequence[str]) -> str:

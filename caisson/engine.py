@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal, NewType, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NewType, Protocol
+
+if TYPE_CHECKING:
+    from caisson.engine_disk import EngineDisk
 
 ContainerID = NewType("ContainerID", str)
 ImageID = NewType("ImageID", str)
@@ -59,12 +61,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included.
-
-    ``layers`` are diff IDs, the base's first. ``parent`` is the image that the classic builder made it from.
-    ``last_tag_time`` is None where the engine has none (its zero, ``0001-01-01``). A listing has no layers and no such
-    time.
-    """
+    """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included."""
 
     id: ImageID
     tags: tuple[str, ...]
@@ -74,8 +71,6 @@ class ImageInfo:
     layers: tuple[str, ...]
     created: str
     user: str = ""
-    parent: ImageID | None = None
-    last_tag_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about.
-
-    ``image`` is the ID of its image, ``image_name`` what it was asked for by.
-    """
+    """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about."""
 
     id: ContainerID
     name: str
@@ -99,19 +91,6 @@ class ContainerInfo:
     labels: Mapping[str, str]
     pid: int = 0
     raw: Mapping[str, Any] = field(default_factory=dict)
-    image: ImageID = ImageID("")
-    image_name: str = ""
-
-
-@dataclass(frozen=True)
-class EngineEvent:
-    """One of the engine's events: what happened (``action``) to what (``subject``, an ID or a name), in nanoseconds."""
-
-    time_ns: int
-    type: str
-    action: str
-    subject: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,22 +160,22 @@ class Engine(Protocol):
 
     def inspect_image(self, image: str) -> ImageInfo | None: ...
 
-    def list_images(
-        self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
-    ) -> list[ImageInfo]:
+    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
         """Images that have all the labels and, where a repository is named, a tag of it; each with all its tags.
 
-        With ``intermediate`` also those that the classic builder left below others. ``created`` is in seconds since
-        1970 here.
+        ``created`` is in seconds since 1970 here.
         """
-        ...
-
-    def events(self) -> list[EngineEvent]:
-        """All events that the engine still has, oldest first: the last 256 at most, none from before its start."""
         ...
 
     def history(self, image: str) -> list[Layer]:
         """Each step of the image, oldest first; those of 0 bytes have no layer."""
+        ...
+
+    def disk_usage(self, *, timeout: float) -> EngineDisk:
+        """What fills the disk (``GET /system/df``): slow with many files in volumes, so bounded by a time-out.
+
+        Never ask twice at once. Raises ``EngineUnreachable`` after ``timeout`` seconds; the engine goes on with it.
+        """
         ...
 
     def tag_image(self, image: ImageID, reference: str) -> None:

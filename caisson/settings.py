@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from caisson.bindings import HostBinding
+from caisson.disk_limits import Bound, DiskLimits, parse_limits
 from caisson.errors import SettingsInvalid
 from caisson.reference import Repository, parse_reference
 from caisson.sizes import format_size, parse_size
@@ -72,8 +73,20 @@ def _frontends(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _byte_bound(value: str) -> str:
+    Bound.of_bytes(value)
+    return value
+
+
+def _inode_bound(value: str) -> str:
+    Bound.of_inodes(value)
+    return value
+
+
 Bytes = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+ByteBound = Annotated[str, AfterValidator(_byte_bound)]
+InodeBound = Annotated[str, AfterValidator(_inode_bound)]
 
 
 class Settings(BaseSettings):
@@ -208,6 +221,29 @@ class Settings(BaseSettings):
     docker_data_root: str = Field(
         "", description="Docker's data root as this host sees it, where the engine names another path; empty: ask it"
     )
+    containerd_root: str = Field(
+        "", description="containerd's root as this host sees it, where its store is used; empty: its usual places"
+    )
+    disk_high: ByteBound = Field(
+        "85%", description="From here Docker's disk is under pressure: percent in use, or such as `20g free`"
+    )
+    disk_low: ByteBound = Field("75%", description="Below this the pressure is over; in the same form")
+    disk_critical: ByteBound = Field("95%", description="From here no build starts; in the same form")
+    disk_inodes_high: InodeBound = Field(
+        "85%", description="Likewise for inodes: percent in use, or such as `500000 free`"
+    )
+    disk_inodes_low: InodeBound = Field("75%", description="Likewise for inodes")
+    disk_inodes_critical: InodeBound = Field("95%", description="Likewise for inodes")
+    monitor_seconds: int = Field(
+        60,
+        description="How often Docker's disk is looked at; 0: never. It acts when it is changed: a schedule that was "
+        "edited in Prefect stays",
+        ge=0,
+        le=86_400,
+    )
+    metrics_dir: str = Field(
+        "", description="Directory for node_exporter's text files; empty: `metrics` in the state directory"
+    )
     min_free_bytes: Bytes = Field(1 << 30, description="Free bytes that a build needs before it may start")
     min_free_inodes: int = Field(50_000, description="Free inodes that a build needs before it may start", ge=0)
 
@@ -242,6 +278,18 @@ class Settings(BaseSettings):
         return f"{self.builder_uid}:{self.builder_uid}"
 
     @property
+    def disk_limits(self) -> DiskLimits:
+        """The disk's bounds as values; raises ``ValueError`` where they are not in order."""
+        return parse_limits(
+            low=self.disk_low,
+            high=self.disk_high,
+            critical=self.disk_critical,
+            inodes_low=self.disk_inodes_low,
+            inodes_high=self.disk_inodes_high,
+            inodes_critical=self.disk_inodes_critical,
+        )
+
+    @property
     def docker_socket(self) -> str:
         """Path of the engine's unix socket on this host; raises ``SettingsInvalid`` for any other address."""
         scheme, separator, path = self.docker_host.partition("://")
@@ -268,7 +316,17 @@ def load_settings(**overrides: Any) -> Settings:
         )
         raise SettingsInvalid(f"The settings are invalid: {problems}.") from None
     _check_ceilings(settings)
+    _check_disk_limits(settings)
     return settings
+
+
+def _check_disk_limits(settings: Settings) -> None:
+    try:
+        settings.disk_limits  # noqa: B018
+    except ValueError as error:
+        resource, _, what = str(error).partition(": ")
+        prefix = "CAISSON_DISK" if resource == "disk" else "CAISSON_DISK_INODES"
+        raise SettingsInvalid(f"{prefix}_LOW, {prefix}_HIGH, {prefix}_CRITICAL: {what}.") from None
 
 
 def _check_ceilings(settings: Settings) -> None:

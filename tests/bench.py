@@ -33,6 +33,7 @@ from deployments.names import build_deployment
 from deployments.prefect_api import PrefectApi
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
+from tests.bench_disk import bench_disk
 from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.bench_plan import bench_plan
 from tests.conftest import find_engines
@@ -53,6 +54,7 @@ def main() -> int:
         settings = load_settings(docker_host=host.docker_host, state_dir=Path(directory) / "state")
         with git_daemon(Path(directory) / "git", host.gateway) as daemon:
             Bench(settings, daemon, turns=2 if quick else 7, long_seconds=5 if quick else 28).run()
+    bench_disk()
     bench_guard(QUICK if quick else FULL)
     bench_plan()
     return 0
