@@ -9,40 +9,74 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from caisson.settings import Settings
-from deployments.names import pool_name
+from deployments.monitor_schedule import apply_monitor_schedule
+from deployments.names import CARE_QUEUE, pool_name
 from flows.build_image import build_image
+from flows.monitor_disk import monitor_disk
 
 FLOWS: tuple[Flow[..., Any], ...] = (build_image,)
+# What people edit in Prefect and what ``caisson up`` therefore leaves as it is.
+_PEOPLES_OWN = frozenset({"schedules", "paused", "parameters", "tags", "concurrency_limit", "concurrency_options"})
 
 
 def apply_deployments(settings: Settings) -> list[str]:
     """Create or update this host's work pool and its deployments; returns their names, ``flow/host``."""
     ensure_work_pool(settings)
-    return [apply_flow(flow, settings) for flow in FLOWS]
+    names = [apply_flow(flow, settings) for flow in FLOWS]
+    existed = deployment_exists(monitor_disk, settings)
+    names.append(apply_flow(monitor_disk, settings, queue=CARE_QUEUE))
+    apply_monitor_schedule(settings, names[-1], existed=existed)
+    return names
 
 
-def apply_flow(flow: Flow[..., Any], settings: Settings) -> str:
-    """Create or update the deployment of one flow on this host; returns its name, ``flow/host``."""
+def deployment_exists(flow: Flow[..., Any], settings: Settings) -> bool:
+    """Whether this host has a deployment of the flow."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(f"{flow.name}/{settings.host_name}")
+        except ObjectNotFound:
+            return False
+    return True
+
+
+def apply_flow(flow: Flow[..., Any], settings: Settings, *, queue: str | None = None) -> str:
+    """Create or update the deployment of one flow on this host; returns its name, ``flow/host``.
+
+    What people edit in Prefect stays: schedules, default parameters, tags, whether it is paused.
+    """
     deployment = flow.to_deployment(
         name=settings.host_name,
         description=flow.description,
         work_pool_name=pool_name(settings),
+        work_queue_name=queue,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)  # and no coroutine, since this is no event loop
+    # A field that is set is written, an empty list of schedules too.
+    deployment.__pydantic_fields_set__.difference_update(_PEOPLES_OWN)
     deployment.apply()
     return f"{flow.name}/{settings.host_name}"
 
 
 def ensure_work_pool(settings: Settings) -> WorkPool:
-    """The process pool of this host, made if it is not there yet."""
+    """The process pool of this host with its queues, made if it is not there yet."""
     with get_client(sync_client=True) as client:
-        return _ensure(client, pool_name(settings))
+        pool = _ensure(client, pool_name(settings))
+        try:
+            client.read_work_queue_by_name(CARE_QUEUE, work_pool_name=pool.name)
+        except ObjectNotFound:
+            client.create_work_queue(
+                name=CARE_QUEUE,
+                work_pool_name=pool.name,
+                priority=1,
+                description="What looks after the host. It has a slot of its own and never waits for builds.",
+            )
+        return pool
 
 
 def _ensure(client: SyncPrefectClient, name: str) -> WorkPool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployments import cli_build, cli_guard
+from deployments import cli_alerts, cli_build, cli_guard
 from deployments.cli_help import Command, Group, invocation
 
 _EXAMPLES = """
@@ -117,6 +117,26 @@ def doctor(
         raise typer.Exit(run_doctor(as_json=as_json))
 
 
+@app.command(cls=Command, epilog="caisson disk\ncaisson disk --attribution\ncaisson disk --json | jq .level")
+def disk(
+    ctx: typer.Context,
+    attribution: Annotated[
+        bool, typer.Option("--attribution", help="Ask the engine what holds the disk; it can take minutes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how full Docker's disk is, and until when.
+
+    With --attribution also what holds it: repositories by their layers, build cache, containers, volumes, logs.
+    """
+    invocation(ctx).json = as_json
+    from caisson.settings import load_settings
+    from deployments.cli_disk import show_disk
+
+    show_disk(load_settings(), attribution=attribution, as_json=as_json)
+
+
+app.add_typer(cli_alerts.app, name="alerts")
 app.command("guard", cls=Command, epilog=cli_guard.EXAMPLES)(cli_guard.guard)
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from caisson.settings import Settings
 
 BUILD_FLOW = "build-image"
+MONITOR_FLOW = "monitor-disk"
+CARE_QUEUE = "care"
+"""The work queue of what must not wait behind builds: a full disk is seen while builds fill it."""
 
 
 def pool_name(settings: Settings) -> str:
     """The work pool of this host; each host has its own, since a build runs where its engine is."""
     return f"docker-{settings.host_name}"
+
+
+def monitor_deployment(settings: Settings) -> str:
+    """The deployment that looks at this host's disks."""
+    return f"{MONITOR_FLOW}/{settings.host_name}"
 
 
 def build_deployment(settings: Settings) -> str:

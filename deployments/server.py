@@ -23,6 +23,8 @@ from deployments.state import StateDir
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE", "PREFECT_HOME")
 # Only the server enters the database, and only runs have a use for the builds' secrets.
 _DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
+_EVENTS_OF_EACH_RUN = tuple(f"prefect.flow-run.{state}" for state in ("Submitting", "Pending", "Running", "Completed"))
+_DAY_SECONDS = 86_400
 _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
 
 
@@ -60,6 +62,10 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        # A run each minute makes nearly all of them, and its states are in the database a second time.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(
+            dict.fromkeys(("prefect.flow-run.heartbeat", *_EVENTS_OF_EACH_RUN), _DAY_SECONDS)
+        ),
         "PREFECT__SERVER_FINAL": "1",
     }
     if settings.database_url:

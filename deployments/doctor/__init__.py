@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from deployments.doctor import engine_checks, host_checks
+from deployments.doctor import disk_checks, engine_checks, host_checks
 from deployments.doctor.facts import HostFacts, Item
 
 # In the order in which a host is mended: the engine first, what stands on it later.
@@ -21,6 +21,8 @@ CHECKS: tuple[Callable[[HostFacts], Iterator[Item]], ...] = (
     engine_checks.live_restore,
     engine_checks.builders,
     host_checks.docker_disk,
+    disk_checks.pressure,
+    disk_checks.monitor,
     host_checks.state_dir,
     host_checks.service,
     host_checks.worker,

@@ -97,6 +97,8 @@ class HostFacts:
     docker_disk: DiskUsage | None = None
     docker_disk_error: str = ""
     state_disk: DiskUsage | None = None
+    disk_looked: datetime | None = None
+    """When the monitor last looked at Docker's disk."""
     builder_image: BuilderImageFacts | None = None
     builders: tuple[BuilderFacts, ...] = ()
     cgroup_files: bool = True

@@ -16,6 +16,7 @@ from pathlib import Path
 from caisson.build_group import why_no_group
 from caisson.builder import find_builders, read_deadline
 from caisson.disk import DiskUsage, read_disk_usage
+from caisson.disk_state import read_state
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import CaissonError, ServiceUnreachable, SettingsInvalid
@@ -59,6 +60,7 @@ def gather(settings: Settings) -> HostFacts:
         docker_disk=docker_disk,
         docker_disk_error=docker_disk_error,
         state_disk=state_disk,
+        disk_looked=read_state(settings.state_dir).looked,
         builder_image=image,
         builders=builders,
         cgroup_files=any(os.access(path, os.R_OK) for path in _CGROUP_FILES),

@@ -78,6 +78,8 @@ class CaissonHost:
             "CAISSON_STATE_DIR": str(self.state_dir),
             "CAISSON_HOST_NAME": self.name,
             "CAISSON_SERVER_PORT": str(free_port()),
+            # No run that a test did not ask for.
+            "CAISSON_MONITOR_SECONDS": "0",
             **self.variables,
         }
 

@@ -1,0 +1,58 @@
+"""Which runs a worker takes now: so many builds at once, and beside them one of what looks after the host.
+
+A monitor that waited behind builds would be blind exactly while they fill the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from deployments.names import CARE_QUEUE
+
+
+class _FlowRun(Protocol):
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def work_queue_name(self) -> str | None: ...
+
+
+class _Offer(Protocol):
+    @property
+    def flow_run(self) -> _FlowRun: ...
+
+
+Offer = TypeVar("Offer", bound=_Offer)
+
+
+class Slots:
+    """The slots of one worker."""
+
+    def __init__(self, builds: int) -> None:
+        self._builds = builds
+        self._care: set[UUID] = set()
+
+    @property
+    def most(self) -> int:
+        """Runs at once, of both kinds."""
+        return self._builds + 1
+
+    def choose(self, offered: Sequence[Offer], running: Collection[UUID]) -> list[Offer]:
+        """Those of the offered runs that there is room for, in their order; ``running`` ones are not taken again."""
+        self._care.intersection_update(running)
+        room = self._builds - len(set(running) - self._care)
+        chosen = []
+        for offer in offered:
+            flow_run = offer.flow_run
+            if flow_run.id in running:
+                continue
+            if flow_run.work_queue_name == CARE_QUEUE:
+                if not self._care:
+                    self._care.add(flow_run.id)
+                    chosen.append(offer)
+            elif room > 0:
+                room -= 1
+                chosen.append(offer)
+        return chosen

@@ -1,0 +1,59 @@
+"""The disk's way out to Prefect: one artifact for each host, renewed in place, and events for what changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+
+from caisson.disk_events import DiskEvent, host_resource
+from caisson.untrusted import markdown
+
+
+def artifact_key(host: str) -> str:
+    """The key of a host's page; Prefect takes small letters, digits and dashes only.
+
+    >>> artifact_key("build_1.Example")
+    'disk-build-1-example'
+    """
+    return f"disk-{re.sub('[^a-z0-9]+', '-', host.lower()).strip('-')}"
+
+
+def publish_page(host: str, page: str, summary: str, *, artifact: str, flow_run_id: UUID | None) -> str:
+    """Renew the host's page, or make a new version of it where there is none; returns the artifact's ID.
+
+    With a ``flow_run_id`` always a new one, which that run shows: for runs that people start.
+    """
+    description = markdown(summary)
+    with get_client(sync_client=True) as client:
+        if artifact and flow_run_id is None:
+            try:
+                client.update_artifact(UUID(artifact), ArtifactUpdate(data=page, description=description))
+            except ObjectNotFound:
+                pass  # removed in Prefect: made anew
+            else:
+                return artifact
+        values = {"key": artifact_key(host), "type": "markdown", "data": page, "description": description}
+        created = client.create_artifact(
+            ArtifactCreate(**values, flow_run_id=flow_run_id) if flow_run_id else ArtifactCreate(**values)
+        )
+    return str(created.id)
+
+
+def emit_events(host: str, events: Iterable[DiskEvent]) -> None:
+    """Tell Prefect; they are sent from a thread of Prefect's own, at the latest when the run ends."""
+    for event in events:
+        emit_event(
+            event=event.name,
+            resource={
+                "prefect.resource.id": host_resource(host),
+                "prefect.resource.name": host,
+                "caisson.disk.path": event.path,
+            },
+            payload=dict(event.payload),
+        )

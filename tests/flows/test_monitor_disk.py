@@ -1,0 +1,343 @@
+"""The monitor in a real Caisson: a small disk fills up and recovers, and everybody who should hears of it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import queue
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.names import monitor_deployment
+from deployments.prefect_api import PrefectApi
+from deployments.server import client_environment
+from deployments.state import StateDir
+from deployments.trigger import FlowRunId
+from tests.conftest import find_engines
+from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
+
+MIB = 1 << 20
+# Prefect's scheduler looks once a minute for what is to be scheduled.
+SCHEDULER_SECONDS = 180.0
+DEPLOY = """
+from caisson.settings import load_settings
+from deployments.apply import apply_deployments
+print(apply_deployments(load_settings()))
+"""
+
+
+@dataclass
+class Watched:
+    """A Caisson whose engine's data root is a file system of 20 MiB."""
+
+    host: CaissonHost
+    disk: Path
+
+    def fill(self, mib: int) -> None:
+        (self.disk / "filler").write_bytes(b"\0" * (mib * MIB))
+
+    def look(self, **parameters: Any) -> FlowRunId:
+        """One run by hand, until it has ended."""
+        run = self.host.trigger("monitor-disk", **parameters)
+        self.host.wait_for_state(run, "Completed")
+        return run
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Events of that name, the oldest first."""
+        wanted = {"filter": {"event": {"name": [name]}, "order": "ASC"}, "limit": 50}
+        with self.host.api as api:
+            found: list[dict[str, Any]] = api.post("/events/filter", wanted)["events"]
+        return found
+
+    def schedules(self) -> list[dict[str, Any]]:
+        return list(self._deployment()["schedules"])
+
+    @property
+    def deployment_id(self) -> str:
+        return str(self._deployment()["id"])
+
+    def _deployment(self) -> Any:
+        with self.host.api as api:
+            return api.get(f"/deployments/name/{monitor_deployment(self.host.settings)}")
+
+    def deploy(self, **variables: str) -> None:
+        """What ``caisson up`` does with the deployments at its start."""
+        env = client_environment(self.host.settings, StateDir(self.host.state_dir), self.host.env) | variables
+        subprocess.run([sys.executable, "-c", DEPLOY], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iterator[Watched]:
+    directory = tmp_path_factory.mktemp("watched")
+    disk = directory / "docker"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,nr_inodes=500", "caisson-test", str(disk)], check=True)
+    host = CaissonHost(
+        directory / "state",
+        "watched",
+        {
+            "CAISSON_DOCKER_HOST": find_engines()[0].docker_host,
+            "CAISSON_DOCKER_DATA_ROOT": str(disk),
+            "CAISSON_CONCURRENCY": "2",
+            "CAISSON_MONITOR_SECONDS": "3600",
+            "CAISSON_POLL_SECONDS": "5",
+        },
+    )
+    try:
+        host.copy_database(caisson)
+        host.up()
+        host.apply_samples()
+        yield Watched(host, disk)
+    finally:
+        if host.process is not None:
+            host.stop()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
+    """A webhook's receiver: its URL, and what was posted there."""
+    posted: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/s3cr3t-path", posted
+        server.shutdown()
+
+
+def caisson_cli(host: CaissonHost, *arguments: str, stdin: str = "") -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("caisson")), *arguments],
+        env=host.env,
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
+    watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]
+) -> None:
+    url, posted = receiver
+    caisson_cli(watched.host, "alerts", "set", "webhook", stdin=f"{url}\n")
+    caisson_cli(watched.host, "alerts", "set", "webhook", stdin=f"{url}\n")
+    assert caisson_cli(watched.host, "alerts", "list").split()[:2] == ["webhook", "webhook"]
+    caisson_cli(watched.host, "alerts", "test", "webhook")
+    assert posted.get(timeout=30)["event"] == "caisson.alert.test.webhook"
+
+    watched.look()
+    watched.fill(18)
+    watched.look()
+    first = watched.look()
+    alert = posted.get(timeout=30)
+    assert (alert["event"], alert["host"]) == ("caisson.disk.pressure", "watched")
+    assert alert["payload"]["level"] == "high"
+    assert alert["payload"]["missing_bytes"] == 3 * MIB + 1
+    assert "90% of 20 MiB in use" in alert["message"]
+    # Under pressure the engine is asked what holds the disk, as a task of its own.
+    with watched.host.api as api:
+        tasks = api.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [first]}}})
+    assert [task["name"] for task in tasks] == ["attribute_disk"]
+
+    watched.fill(20)
+    watched.look(), watched.look()
+    assert posted.get(timeout=30)["event"] == "caisson.disk.critical"
+    metrics = (watched.host.state_dir / "metrics" / "caisson_disk.prom").read_text()
+    assert f'caisson_disk_pressure{{path="{watched.disk}",level="critical"}} 1' in metrics
+    assert f'caisson_disk_avail_bytes{{path="{watched.disk}"}} 0' in metrics
+
+    watched.fill(1)
+    watched.look(), watched.look(), watched.look()
+    assert posted.get(timeout=30)["event"] == "caisson.disk.recovered"
+    # The server tells events on before it stores them.
+    wait_for("the recovery is stored", lambda: watched.events("caisson.disk.recovered"))
+    assert [len(watched.events(f"caisson.disk.{name}")) for name in ("pressure", "critical", "recovered")] == [1, 1, 1]
+
+    caisson_cli(watched.host, "alerts", "remove", "webhook")
+    assert "No alert is set up" in caisson_cli(watched.host, "alerts", "list")
+    assert posted.empty()
+
+
+def test_slack_gets_a_sentence(watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]) -> None:
+    url, posted = receiver
+    caisson_cli(watched.host, "alerts", "set", "slack", "--name", "team", stdin=f"{url}\n")
+    caisson_cli(watched.host, "alerts", "test", "team")
+    told = json.dumps(posted.get(timeout=30))
+    caisson_cli(watched.host, "alerts", "remove", "team")
+    assert "A test of Caisson's alert 'team' from watched: nothing is wrong." in told
+
+
+def test_the_webhooks_address_is_in_no_place_where_others_look(
+    watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]
+) -> None:
+    url, _ = receiver
+    caisson_cli(watched.host, "alerts", "set", "webhook", "--name", "ops", stdin=f"{url}\n")
+    with watched.host.api as api:
+        automations = json.dumps(api.post("/automations/filter", {}))
+        blocks = json.dumps(api.post("/block_documents/filter", {}))
+    with sqlite3.connect(watched.host.state_dir / "prefect" / "prefect.db") as database:
+        stored = [str(row) for row in database.execute("SELECT * FROM block_document")]
+    caisson_cli(watched.host, "alerts", "remove", "ops")
+    assert "caisson-alert-ops" in automations
+    assert "caisson-alert-ops" in blocks
+    assert any("caisson-alert-ops" in row for row in stored)
+    for text in (automations, blocks, *stored, watched.host.logs(), watched.host.output):
+        assert "s3cr3t-path" not in text
+
+
+def test_a_host_has_one_page_that_is_renewed_and_a_run_by_hand_shows_its_own(watched: Watched) -> None:
+    run = watched.look()
+    with watched.host.api as api:
+        (page,) = api.post("/artifacts/latest/filter", {"artifacts": {"key": {"like_": "disk-watched"}}})
+        assert page["flow_run_id"] == run
+        assert "![Share of the disk in use](data:image/svg+xml;base64," in page["data"]
+        assert f"| {str(watched.disk)[:4].replace('/', chr(92) + '/')}" in page["data"]
+        before = api.post("/artifacts/count", {"artifacts": {"key": {"like_": "disk-watched"}}})
+    # As the schedule runs it: without a run of its own, and due.
+    state = watched.host.state_dir / "disk.json"
+    remembered = json.loads(state.read_text())
+    remembered["published"] = remembered["looked"] = None
+    state.write_text(json.dumps(remembered))
+    with watched.host.api as api:
+        api.post(f"/deployments/{watched.deployment_id}/schedules", [{"schedule": {"interval": 3}, "slug": "often"}])
+        try:
+            renewed = wait_for(
+                "the page is renewed",
+                lambda: [
+                    item
+                    for item in api.post("/artifacts/latest/filter", {"artifacts": {"key": {"like_": "disk-watched"}}})
+                    if item["data"] != page["data"]
+                ],
+                seconds=SCHEDULER_SECONDS,
+            )
+        finally:
+            _delete_schedule(watched, "often")
+        assert renewed[0]["latest_id"] == page["latest_id"]
+        assert api.post("/artifacts/count", {"artifacts": {"key": {"like_": "disk-watched"}}}) == before
+
+
+def _delete_schedule(watched: Watched, slug: str) -> None:
+    (schedule,) = [item for item in watched.schedules() if item["slug"] == slug]
+    _call(watched.host.api, "DELETE", f"/deployments/{watched.deployment_id}/schedules/{schedule['id']}", None)
+
+
+def _call(api: PrefectApi, method: str, path: str, body: object) -> None:
+    with api:
+        api._call(method, path, body)
+
+
+def test_what_was_edited_in_prefect_survives_a_start_and_the_setting_acts_when_it_changes(watched: Watched) -> None:
+    (schedule,) = watched.schedules()
+    assert (schedule["schedule"]["interval"], schedule["active"]) == (3600.0, True)
+    path = f"/deployments/{watched.deployment_id}"
+    edited = {"schedule": {"interval": 300.0, "anchor_date": "2026-01-01T00:00:00Z"}, "active": False}
+    _call(watched.host.api, "PATCH", f"{path}/schedules/{schedule['id']}", edited)
+    _call(watched.host.api, "PATCH", path, {"parameters": {"attribution": True}, "tags": ["mine"]})
+    watched.deploy()
+    (kept,) = watched.schedules()
+    assert (kept["id"], kept["schedule"]["interval"], kept["active"]) == (schedule["id"], 300.0, False)
+    assert watched._deployment()["parameters"] == {"attribution": True}
+    assert watched._deployment()["tags"] == ["mine"]
+    watched.deploy(CAISSON_MONITOR_SECONDS="120")
+    (changed,) = watched.schedules()
+    assert (changed["schedule"]["interval"], changed["active"]) == (120.0, True)
+    watched.deploy(CAISSON_MONITOR_SECONDS="0")
+    assert watched.schedules() == []
+    watched.deploy(CAISSON_MONITOR_SECONDS="0")
+    assert watched.schedules() == []
+    watched.deploy()
+    _call(watched.host.api, "PATCH", path, {"parameters": {}})
+    assert [item["schedule"]["interval"] for item in watched.schedules()] == [3600.0]
+
+
+def test_runs_that_nobody_made_in_time_are_dropped_at_the_next_start(watched: Watched) -> None:
+    database = watched.host.state_dir / "prefect" / "prefect.db"
+    wanted = {
+        "deployments": {"id": {"any_": [watched.deployment_id]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    with watched.host.api as api:
+        ahead = wait_for("scheduled runs", lambda: api.post("/flow_runs/filter", wanted), seconds=SCHEDULER_SECONDS)
+    queue_id = ahead[0]["work_queue_id"]
+    with watched.host.api as api:
+        _call(watched.host.api, "PATCH", f"/work_queues/{queue_id}", {"is_paused": True})
+    late = [run["id"].replace("-", "") for run in ahead[:2]]
+    with sqlite3.connect(database, timeout=30) as connection:
+        marks = ",".join("?" * len(late))
+        times = "next_scheduled_start_time = ?, expected_start_time = ?"
+        query = f"UPDATE flow_run SET {times} WHERE replace(id, '-', '') IN ({marks})"
+        then = "2026-01-01 00:00:00.000000"
+        assert connection.execute(query, (then, then, *late)).rowcount == len(late)
+    watched.deploy()
+    _call(watched.host.api, "PATCH", f"/work_queues/{queue_id}", {"is_paused": False})
+    with watched.host.api as api:
+        left = {
+            run["id"]
+            for run in api.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [r["id"] for r in ahead[:2]]}}})
+        }
+    assert left == set()
+
+
+def test_old_runs_are_removed_and_young_ones_and_failures_stay(watched: Watched) -> None:
+    old, young = watched.look(), watched.look()
+    database = watched.host.state_dir / "prefect" / "prefect.db"
+    with sqlite3.connect(database, timeout=30) as connection:
+        query = "UPDATE flow_run SET end_time = datetime('now', '-25 hours') WHERE replace(id, '-', '') = ?"
+        assert connection.execute(query, (old.replace("-", ""),)).rowcount == 1
+    state = watched.host.state_dir / "disk.json"
+    remembered = json.loads(state.read_text())
+    remembered["cleaned"] = None
+    state.write_text(json.dumps(remembered))
+    watched.look()
+    with watched.host.api as api:
+        left = {run["id"] for run in api.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [old, young]}}})}
+    assert left == {young}
+
+
+def test_the_disk_is_looked_at_while_builds_take_every_slot(watched: Watched, tmp_path: Path) -> None:
+    runs = [watched.host.trigger("sample-sleep", seconds=60) for _ in range(3)]
+    try:
+        for run in runs[:2]:
+            watched.host.wait_for_state(run, "Running")
+        begun = time.monotonic()
+        watched.look()
+        assert time.monotonic() - begun < 15
+        assert watched.host.state(runs[2]).state_name in ("Scheduled", "Late")
+    finally:
+        for run in runs:
+            _call(watched.host.api, "POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        for run in runs:
+            watched.host.wait_for_state(run, "Cancelled")
+
+
+def test_the_command_line_shows_the_same_without_a_service(watched: Watched) -> None:
+    made = json.loads(caisson_cli(watched.host, "disk", "--json"))
+    (item,) = made["file_systems"]
+    assert (made["host"], item["path"], item["bytes"]["total"]) == ("watched", str(watched.disk), 20 * MIB)
+    assert str(watched.disk) in caisson_cli(watched.host, "disk")
+    shown = caisson_cli(watched.host, "disk", "--attribution")
+    assert "What holds it (" in shown
+    assert os.path.exists(watched.host.state_dir / "disk-attribution.json")  # noqa: PTH110
