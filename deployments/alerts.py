@@ -32,6 +32,7 @@ TEST_EVENT = "caisson.alert.test"
 _PREFIX = "caisson-alert-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _ADDRESS = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
+_SLACK = re.compile(r"https://hooks\.slack(?:-gov)?\.com/services/[A-Za-z0-9]+/[A-Za-z0-9]+/[A-Za-z0-9]+/?")
 _PAYLOAD = (
     '{"event": {{ event.event | tojson }}, "host": {{ event.resource.name | tojson }}, '
     '"occurred": {{ event.occurred.isoformat() | tojson }}, "message": {{ event.payload.message | tojson }}, '
@@ -139,6 +140,12 @@ def _block(kind: Kind, secret: str, to: Sequence[str], sender: str) -> Block:
     if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in secret):
         raise RequestInvalid("URL: it is no http:// or https:// address.")
     if kind == "slack":
+        # To any other address Prefect's block would send nothing, and say nothing.
+        if not _SLACK.fullmatch(secret):
+            raise RequestInvalid(
+                "URL: it is no webhook of Slack's (https://hooks.slack.com/services/…).",
+                hint="For what takes the same messages elsewhere, set up an alert of kind webhook.",
+            )
         return SlackWebhook(url=SecretStr(secret))
     headers = SecretDict({"Content-Type": "application/json"})
     return Webhook(method="POST", url=SecretStr(secret), headers=headers)

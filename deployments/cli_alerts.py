@@ -12,11 +12,11 @@ from deployments.cli_help import Command, invocation
 
 SET_EXAMPLES = """
 caisson alerts set webhook < url.txt
-CAISSON_ALERT_SECRET=https://hooks.slack.com/services/… caisson alerts set slack
+CAISSON_SECRET_ALERT=https://hooks.slack.com/services/… caisson alerts set slack
 caisson alerts set email --from caisson@example.com --to ops@example.com < sendgrid-key.txt
 caisson alerts test webhook
 """
-SECRET_VARIABLE = "CAISSON_ALERT_SECRET"  # noqa: S105
+SECRET_VARIABLE = "CAISSON_SECRET_ALERT"  # noqa: S105
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -36,7 +36,7 @@ def set_(
 ) -> None:
     """Set up an alert, or renew it.
 
-    The webhook's URL, or the API key for e-mail, is read from CAISSON_ALERT_SECRET or else from standard input: an
+    The webhook's URL, or the API key for e-mail, is read from CAISSON_SECRET_ALERT or else from standard input: an
     argument would be seen by every user of this host.
     """
     secret = _read_secret(kind)

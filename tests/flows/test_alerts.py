@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from caisson.errors import RequestInvalid
-from deployments.alerts import set_alert
+from deployments.alerts import _block, set_alert
 
 SECRET = "s3cr3t-canary"
 
@@ -18,6 +18,7 @@ SECRET = "s3cr3t-canary"
         (("webhook", ""), "URL: it is empty"),
         (("webhook", f"ftp://example.com/{SECRET}"), "URL: it is no http"),
         (("slack", SECRET), "URL: it is no http"),
+        (("slack", f"https://example.com/services/T0/B0/{SECRET}"), "URL: it is no webhook of Slack's"),
         (("webhook", f"https:///{SECRET}"), "URL: it is no http"),
         (("webhook", f"https://example.com/{SECRET} x"), "URL: it is no http"),
         (("email", ""), "API key: it is empty"),
@@ -40,3 +41,11 @@ def test_e_mail_goes_to_addresses(to: tuple[str, ...]) -> None:
 def test_a_name_is_small_letters_digits_and_dashes(name: str) -> None:
     with pytest.raises(RequestInvalid, match="name: "):
         set_alert("webhook", "https://example.com/", name=name)
+
+
+def test_what_slack_and_sendgrid_get_is_what_their_services_take() -> None:
+    """Prefect's blocks send nothing at all where they don't know the address; here each knows its own."""
+    slack = _block("slack", "https://hooks.slack.com/services/T0ABCDEFG/B0ABCDEFG/abcdefghijklmnopqrstuvwx", (), "")
+    email = _block("email", "SG.key", ["ops@example.com"], "caisson@example.com")
+    assert [str(server.service_name) for server in slack._apprise_client] == ["Slack"]
+    assert [str(server.service_name) for server in email._apprise_client] == ["SendGrid"]

@@ -181,13 +181,15 @@ def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
     assert posted.empty()
 
 
-def test_slack_gets_a_sentence(watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]) -> None:
-    url, posted = receiver
-    caisson_cli(watched.host, "alerts", "set", "slack", "--name", "team", stdin=f"{url}\n")
-    caisson_cli(watched.host, "alerts", "test", "team")
-    told = json.dumps(posted.get(timeout=30))
+def test_slack_is_set_up_as_a_notification(watched: Watched) -> None:
+    url = "https://hooks.slack.com/services/T0/B0/s3cr3t"
+    caisson_cli(watched.host, "alerts", "set", "slack", "--name", "team", "--no-forecast", stdin=f"{url}\n")
+    with watched.host.api as api:
+        (automation,) = [item for item in api.post("/automations/filter", {}) if item["name"] == "caisson-alert-team"]
+    assert [action["type"] for action in automation["actions"]] == ["send-notification"]
+    assert "caisson.disk.forecast" not in automation["trigger"]["expect"]
+    assert "team                 slack    enabled" in caisson_cli(watched.host, "alerts", "list")
     caisson_cli(watched.host, "alerts", "remove", "team")
-    assert "A test of Caisson's alert 'team' from watched: nothing is wrong." in told
 
 
 def test_the_webhooks_address_is_in_no_place_where_others_look(
