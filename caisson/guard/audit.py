@@ -39,12 +39,12 @@ class Entry:
     would_deny: bool = False
     """It was allowed only because denials are reported and not enforced."""
 
-    def line(self) -> str:
-        """The entry as JSON, without a line end."""
+    def line(self, time: str, build: str) -> str:
+        """The entry of that time and build as JSON, without a line end."""
         document = {
-            "time": self.time,
+            "time": time,
             "event": self.event,
-            "build": self.build,
+            "build": build,
             "container": self.container,
             "method": self.method[:_MOST_TEXT],
             "path": self.path[:_MOST_TEXT],
@@ -108,25 +108,24 @@ class Audit:
     def record(self, entry: Entry) -> None:
         """Write one entry; raises ``Denied`` or ``OSError`` when it can't be: then what it allows must not happen."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = replace(entry, time=now, build=self._build)
         with self._lock:
             if entry.event == "decision":
-                self._count(entry)
+                self._count(entry, now)
             self._lines += 1
             if self._lines > self._most_lines:
                 raise Denied("audit-full", f"More than {self._most_lines} decisions were asked for in one build.")
             if self._fd >= 0:
-                _write_whole(self._fd, f"{entry.line()}\n".encode())
+                _write_whole(self._fd, f"{entry.line(now, self._build)}\n".encode())
         if self._echo is not None:
-            self._echo(entry)
+            self._echo(replace(entry, time=now, build=self._build))
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: Entry, now: str) -> None:
         is_denial = not entry.verdict.allowed or entry.would_deny
         self._counts["deny" if is_denial else "allow", entry.verdict.rule] += 1
         if is_denial:
             self._denied += 1
             if len(self._denials) < _MOST_DENIALS:
-                self._denials.append(replace(entry, path=entry.path[:_MOST_TEXT]))
+                self._denials.append(replace(entry, path=entry.path[:_MOST_TEXT], time=now, build=self._build))
 
     def summary(self) -> AuditSummary:
         """What was decided until now."""

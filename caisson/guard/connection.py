@@ -214,7 +214,8 @@ class Connection:
                 engine.close()
             for denied in exchange.scanned:
                 self._record(denied.verdict, would_deny=True)
-            self._note_end(ended, exchange.bytes_in, exchange.bytes_out)
+            if scan is not None or not ended.allowed:
+                self._note_end(ended, exchange.bytes_in, exchange.bytes_out)
 
     def _take_spare(self) -> Wire | None:
         spare, self._service.spare = self._service.spare, None

@@ -136,11 +136,21 @@ class Guard:
         loop = asyncio.get_running_loop()
         # Those beyond the limit are told so; beyond twice the limit they wait in the kernel's queue.
         most = 2 * service.policy.limits.connections
+        # The loop's own sock_accept begins and ends to watch for each connection, which costs more than to accept.
+        arrived = asyncio.Event()
+        loop.add_reader(listener, arrived.set)
         while True:
-            while len(tasks) >= most:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if len(tasks) >= most:
+                loop.remove_reader(listener)
+                while len(tasks) >= most:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                loop.add_reader(listener, arrived.set)
             try:
-                accepted, _ = await loop.sock_accept(listener)
+                accepted, _ = listener.accept()
+            except BlockingIOError:
+                arrived.clear()
+                await arrived.wait()
+                continue
             except OSError:
                 # Out of descriptors, most likely: others are closed in a while.
                 await asyncio.sleep(0.1)
