@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol
 
 from caisson.disk import DiskUsage
 from caisson.forecast import Point
 
 History = list[tuple[datetime, DiskUsage]]
 """Samples of one file system, the oldest first; times are aware."""
-
-
-class Samples(Protocol):
-    """Where the samples of this host are kept: ``Ledger.samples``."""
-
-    def record(self, taken: datetime, *usages: DiskUsage) -> None:
-        """Keep what was read at one time; ``path`` names the file system."""
-        ...
-
-    def of(self, file_system: str, *, since: datetime | None = None) -> History:
-        """The samples of one file system."""
-        ...
 
 
 def byte_points(history: Iterable[tuple[datetime, DiskUsage]], now: DiskUsage) -> list[Point]:
