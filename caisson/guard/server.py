@@ -121,48 +121,70 @@ class Guard:
 
     async def _serve(self, listener: socket.socket, started: threading.Event) -> None:
         assert self._service is not None
-        service, tasks = self._service, set[asyncio.Task[None]]()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        accepting = asyncio.create_task(self._accept(listener, service, tasks))
+        door = _Door(listener, self._service)
+        door.open()
         started.set()
         await self._stop.wait()
-        for task in (accepting, *tasks):
+        await door.close()
+        if self._service.spare is not None:
+            self._service.spare.close()
+
+
+class _Door:
+    """Lets clients in, each into a task of its own.
+
+    Those beyond the limit of connections are told so; beyond twice the limit they wait in the kernel's queue.
+    """
+
+    def __init__(self, listener: socket.socket, service: Service) -> None:
+        self._listener, self._service = listener, service
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._most = 2 * service.policy.limits.connections
+        self._is_open = self._ends = False
+
+    def open(self) -> None:
+        if self._ends:
+            return
+        self._is_open = True
+        # Not the loop's own sock_accept: to begin and to end to watch for each connection costs more than to accept.
+        self._loop.add_reader(self._listener, self._arrived)
+
+    def _shut(self) -> None:
+        self._is_open = False
+        self._loop.remove_reader(self._listener)
+
+    async def close(self) -> None:
+        """Let nobody in any more, and end all connections."""
+        self._ends = True
+        self._shut()
+        tasks = [*self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(accepting, *tasks, return_exceptions=True)
-        if service.spare is not None:
-            service.spare.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket, service: Service, tasks: set[asyncio.Task[None]]) -> None:
-        loop = asyncio.get_running_loop()
-        # Those beyond the limit are told so; beyond twice the limit they wait in the kernel's queue.
-        most = 2 * service.policy.limits.connections
-        # The loop's own sock_accept begins and ends to watch for each connection, which costs more than to accept.
-        arrived = asyncio.Event()
-        loop.add_reader(listener, arrived.set)
-        while True:
-            if len(tasks) >= most:
-                loop.remove_reader(listener)
-                while len(tasks) >= most:
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                loop.add_reader(listener, arrived.set)
-            try:
-                accepted, _ = listener.accept()
-            except BlockingIOError:
-                arrived.clear()
-                await arrived.wait()
-                continue
-            except OSError:
-                # Out of descriptors, most likely: others are closed in a while.
-                await asyncio.sleep(0.1)
-                continue
-            service.connections += 1
-            task = asyncio.create_task(Connection(service, Wire(accepted)).run())
-            tasks.add(task)
-            task.add_done_callback(lambda done: self._closed(service, tasks, done))
+    def _arrived(self) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:
+            # Out of descriptors, most likely: others are closed in a while.
+            self._shut()
+            self._loop.call_later(0.1, self.open)
+            return
+        self._service.connections += 1
+        task = self._loop.create_task(Connection(self._service, Wire(accepted)).run())
+        self._tasks.add(task)
+        task.add_done_callback(self._left)
+        if len(self._tasks) >= self._most:
+            self._shut()
 
-    @staticmethod
-    def _closed(service: Service, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-        service.connections -= 1
-        tasks.discard(task)
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._service.connections -= 1
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": "a connection failed", "exception": error})
+            self._loop.call_exception_handler({"message": "a connection failed", "exception": error})
+        if not self._is_open and len(self._tasks) < self._most:
+            self.open()
