@@ -107,8 +107,13 @@ def find_builders(engine: Engine, *, build_id: str = "", flow_run_id: str = "") 
     labels: dict[str, str | None] = {LABEL_BUILD: build_id or None}
     if flow_run_id:
         labels[LABEL_FLOW_RUN] = flow_run_id
-    found = engine.list_containers(labels)
-    return [container for container in found if container.name == container_name(container.labels[LABEL_BUILD])]
+    return [container for container in engine.list_containers(labels) if is_builder(container)]
+
+
+def is_builder(container: ContainerInfo) -> bool:
+    """Whether Caisson made the container, by its label and its name."""
+    build = container.labels.get(LABEL_BUILD)
+    return build is not None and container.name == container_name(build)
 
 
 def is_overdue(builder: ContainerInfo, now: datetime) -> bool:

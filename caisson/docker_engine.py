@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -14,6 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
+    EngineEvent,
     EngineInfo,
     ImageID,
     ImageInfo,
@@ -132,6 +135,8 @@ class DockerEngine:
             labels=raw["Config"].get("Labels") or {},
             pid=int(raw["State"].get("Pid") or 0),
             raw=raw,
+            image=ImageID(str(raw.get("Image") or "")),
+            image_name=str(raw["Config"].get("Image") or ""),
         )
 
     def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
@@ -145,6 +150,8 @@ class DockerEngine:
                 state=row["State"],
                 labels=row.get("Labels") or {},
                 raw=row,
+                image=ImageID(str(row.get("ImageID") or "")),
+                image_name=str(row.get("Image") or ""),
             )
             for row in rows
         ]
@@ -249,16 +256,20 @@ class DockerEngine:
             layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
             created=str(raw.get("Created", "")),
             user=str(config.get("User", "")),
+            parent=ImageID(raw["Parent"]) if raw.get("Parent") else None,
+            last_tag_time=_read_time(str((raw.get("Metadata") or {}).get("LastTagTime", ""))),
         )
 
-    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
+    def list_images(
+        self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
+    ) -> list[ImageInfo]:
         filters: dict[str, Any] = {}
         if labels:
             filters["label"] = [f"{key}={value}" for key, value in labels.items()]
         if repository:
             filters["reference"] = repository
         with self._errors("list images"):
-            rows = self._api.images(filters=filters or None)
+            rows = self._api.images(filters=filters or None, all=intermediate)
         return [
             ImageInfo(
                 id=ImageID(row["Id"]),
@@ -268,6 +279,27 @@ class DockerEngine:
                 size=int(row.get("Size", 0)),
                 layers=(),
                 created=str(row.get("Created", "")),
+                parent=ImageID(row["ParentId"]) if row.get("ParentId") else None,
+            )
+            for row in rows
+        ]
+
+    def events(self) -> list[EngineEvent]:
+        # With an end in the past the engine answers at once with what it has; for one in the future it would wait.
+        until = time.time()
+        with self._errors("tell its events"):
+            answer = self._api._get(
+                self._api._url("/events"), params={"since": "0", "until": f"{until:.9f}"}, stream=False
+            )
+            self._api._raise_for_status(answer)
+            rows = [json.loads(line) for line in answer.content.splitlines() if line.strip()]
+        return [
+            EngineEvent(
+                time_ns=int(row.get("timeNano") or int(row["time"]) * 1_000_000_000),
+                type=str(row.get("Type", "")),
+                action=str(row.get("Action", "")),
+                subject=str((row.get("Actor") or {}).get("ID", "")),
+                attributes=(row.get("Actor") or {}).get("Attributes") or {},
             )
             for row in rows
         ]
@@ -342,6 +374,15 @@ def _insecure_registries(config: Mapping[str, Any]) -> tuple[str, ...]:
     indexes = config.get("IndexConfigs") or {}
     names = [str(name) for name, index in indexes.items() if not index.get("Secure", True)]
     return (*names, *(str(network) for network in config.get("InsecureRegistryCIDRs") or ()))
+
+
+def _read_time(text: str) -> datetime | None:
+    """A time of the engine's (RFC 3339, nanoseconds); None for its zero, ``0001-01-01``, and for what is no time."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None and moment.year > 1 else None
 
 
 def _own_name(names: Sequence[str]) -> str:

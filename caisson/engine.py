@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NewType, Protocol
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included."""
+    """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included.
+
+    ``layers`` are diff IDs, the base's first. ``parent`` is the image that the classic builder made it from.
+    ``last_tag_time`` is None where the engine has none (its zero, ``0001-01-01``). A listing has no layers and no such
+    time.
+    """
 
     id: ImageID
     tags: tuple[str, ...]
@@ -71,6 +77,8 @@ class ImageInfo:
     layers: tuple[str, ...]
     created: str
     user: str = ""
+    parent: ImageID | None = None
+    last_tag_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about."""
+    """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about.
+
+    ``image`` is the ID of its image, ``image_name`` what it was asked for by.
+    """
 
     id: ContainerID
     name: str
@@ -91,6 +102,19 @@ class ContainerInfo:
     labels: Mapping[str, str]
     pid: int = 0
     raw: Mapping[str, Any] = field(default_factory=dict)
+    image: ImageID = ImageID("")
+    image_name: str = ""
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """One of the engine's events: what happened (``action``) to what (``subject``, an ID or a name), in nanoseconds."""
+
+    time_ns: int
+    type: str
+    action: str
+    subject: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,11 +184,18 @@ class Engine(Protocol):
 
     def inspect_image(self, image: str) -> ImageInfo | None: ...
 
-    def list_images(self, labels: Mapping[str, str] | None = None, *, repository: str = "") -> list[ImageInfo]:
+    def list_images(
+        self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
+    ) -> list[ImageInfo]:
         """Images that have all the labels and, where a repository is named, a tag of it; each with all its tags.
 
-        ``created`` is in seconds since 1970 here.
+        With ``intermediate`` also those that the classic builder left below others. ``created`` is in seconds since
+        1970 here.
         """
+        ...
+
+    def events(self) -> list[EngineEvent]:
+        """All events that the engine still has, oldest first: the last 256 at most, none from before its start."""
         ...
 
     def history(self, image: str) -> list[Layer]:

@@ -58,12 +58,21 @@ class Held:
 
     def why_held(self, image: ImageID, references: Iterable[str]) -> str | None:
         """Who needs the image or one of its references, as words for people; None: nobody. Raises ``ValueError``."""
-        names = {EVERYTHING, str(image), *map(lease_name, references)}
+        names = _names_of(image, references)
         for lease in self.leases:
             for name in lease.names:
                 if name in names:
                     return f"{lease.holder} needs {'images that are not known' if name == EVERYTHING else name}"
         return None
+
+    def images_of(self, lease: LeaseRecord, images: Iterable[tuple[ImageID, Iterable[str]]]) -> set[ImageID]:
+        """Those of the images, each with its references, that a lease holds. Raises ``ValueError``."""
+        names = frozenset(lease.names)
+        return {image for image, references in images if names & _names_of(image, references)}
+
+
+def _names_of(image: ImageID, references: Iterable[str]) -> set[str]:
+    return {EVERYTHING, str(image), *map(lease_name, references)}
 
 
 class Leases:

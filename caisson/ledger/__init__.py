@@ -12,14 +12,14 @@ from pathlib import Path
 
 from caisson.ledger.builds import Builds
 from caisson.ledger.file import LedgerFile
-from caisson.ledger.images import ImageFacts, Images, KnownImage
+from caisson.ledger.images import Images, KnownImage
 from caisson.ledger.leases import LeaseRecords
 from caisson.ledger.observation import Observations
 from caisson.ledger.prunes import Prune, Prunes
 from caisson.ledger.samples import DiskSamples
 from caisson.ledger.stamps import from_stamp
 
-__all__ = ["DiskSamples", "ImageFacts", "KnownImage", "Ledger", "Prune"]
+__all__ = ["DiskSamples", "KnownImage", "Ledger", "Prune"]
 
 
 class Ledger:

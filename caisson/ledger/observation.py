@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from caisson.ledger.file import LedgerFile
-from caisson.ledger.images import KnownImage, record
+from caisson.ledger.images import Inspected, KnownImage, record
 from caisson.ledger.stamps import from_stamp, to_stamp
 
 
@@ -35,10 +35,10 @@ class Observations:
             row = database.execute("SELECT replayed, anchor FROM engine_position").fetchone()
         return Position(from_stamp(row[0]), tuple(json.loads(row[1]))) if row else None
 
-    def record(self, images: Iterable[KnownImage], position: Position, now: datetime) -> None:
+    def record(self, images: Iterable[KnownImage], inspected: Inspected, position: Position, now: datetime) -> None:
         """Images and position in one: an event that was passed by is never one whose use was not recorded."""
         with self._file.writing() as database:
-            record(database, images, now)
+            record(database, images, inspected, now)
             database.execute(
                 "INSERT OR REPLACE INTO engine_position VALUES (1, ?, ?)",
                 (to_stamp(position.replayed), json.dumps(position.anchor)),

@@ -41,9 +41,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     last_use TEXT NOT NULL,
     last_listed INTEGER NOT NULL,
     names TEXT NOT NULL,
-    registries TEXT NOT NULL,
-    facts TEXT NOT NULL
+    registries TEXT NOT NULL
 )""",
+        # Apart: it never changes, and is far larger than what does.
+        "CREATE TABLE image_layers (image_id TEXT PRIMARY KEY, layers TEXT NOT NULL)",
         """CREATE TABLE pushes (
     reference TEXT NOT NULL,
     image_id TEXT NOT NULL,

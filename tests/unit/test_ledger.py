@@ -11,10 +11,11 @@ import pytest
 
 from caisson.disk import DiskUsage
 from caisson.engine import ImageID
-from caisson.ledger import ImageFacts, KnownImage, Ledger
+from caisson.ledger import KnownImage, Ledger
 from caisson.ledger.leases import LeaseRecord
 from caisson.ledger.observation import Position
 from caisson.ledger.stamps import to_stamp
+from caisson.snapshot import ChainID, StoredLayer
 
 
 def _at(minute: float) -> datetime:
@@ -32,8 +33,8 @@ def _build(ledger: Ledger, build_id: str, image: str, minute: int, spec: str = "
     )
 
 
-def _image(name: str, *, used: float, seen: float = 0, facts: ImageFacts | None = None) -> KnownImage:
-    return KnownImage(ImageID(name), _at(seen), _at(used), f"used at {used}", _at(used), ("a:1",), ("a",), facts)
+def _image(name: str, *, used: float, seen: float = 0) -> KnownImage:
+    return KnownImage(ImageID(name), _at(seen), _at(used), f"used at {used}", _at(used), ("a:1",), ("a",))
 
 
 @pytest.fixture
@@ -82,41 +83,38 @@ def test_builds_tags_pushes_and_reuse_are_uses(ledger: Ledger) -> None:
 
 
 def test_an_observation_is_kept_whole_and_makes_nothing_older(ledger: Ledger) -> None:
-    facts = ImageFacts(("sha256:l1", "sha256:l2"), (10, 0), {"k": "v"}, "sha256:parent")
+    layers = (StoredLayer(ChainID("sha256:1"), 10), StoredLayer(ChainID("sha256:2"), 0))
     assert ledger.observations.position() is None
-    ledger.observations.record([_image("a", used=5, seen=5, facts=facts)], Position(_at(5), ("1", "x")), _at(5))
-    ledger.observations.record([_image("a", used=3, seen=3, facts=facts)], Position(_at(6)), _at(6))
+    ledger.observations.record(
+        [_image("a", used=5, seen=5)], {ImageID("a"): layers}, Position(_at(5), ("1", "x")), _at(5)
+    )
+    ledger.observations.record([_image("a", used=3, seen=3)], {}, Position(_at(6)), _at(6))
     known = ledger.images.known()[ImageID("a")]
     assert (known.first_seen, known.last_used, known.last_use) == (_at(5), _at(5), "used at 5")
-    assert known.facts == facts
+    assert known.layers == layers
     assert ledger.observations.position() == Position(_at(6))
 
 
 def test_an_observation_that_fails_leaves_position_and_images_as_they_were(ledger: Ledger) -> None:
-    ledger.observations.record([_image("a", used=1)], Position(_at(1), ("1",)), _at(1))
+    ledger.observations.record([_image("a", used=1)], {}, Position(_at(1), ("1",)), _at(1))
 
     def broken():  # type: ignore[no-untyped-def]
         yield _image("b", used=2)
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        ledger.observations.record(broken(), Position(_at(2), ("2",)), _at(2))
+        ledger.observations.record(broken(), {}, Position(_at(2), ("2",)), _at(2))
     assert list(ledger.images.known()) == ["a"]
     assert ledger.observations.position() == Position(_at(1), ("1",))
 
 
 def test_an_image_that_is_gone_for_long_is_forgotten(ledger: Ledger) -> None:
     day = 24 * 60
-    ledger.images.record([_image("a", used=0)], _at(0))
-    ledger.images.record([_image("b", used=80 * day)], _at(80 * day))
+    ledger.images.record([_image("a", used=0)], {}, _at(0))
+    ledger.images.record([_image("b", used=80 * day)], {}, _at(80 * day))
     assert set(ledger.images.known()) == {"a", "b"}
-    ledger.images.record([_image("b", used=91 * day)], _at(91 * day))
+    ledger.images.record([_image("b", used=91 * day)], {}, _at(91 * day))
     assert set(ledger.images.known()) == {"b"}
-
-
-def test_facts_name_a_size_for_each_layer() -> None:
-    with pytest.raises(ValueError, match="2 layers with 1 sizes"):
-        ImageFacts(("a", "b"), (1,))
 
 
 def test_samples_are_thinned_to_minutes_then_hours_then_nothing(ledger: Ledger, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 def _fill(path: Path) -> None:
     images = [KnownImage(ImageID(f"sha256:{number}"), NOW, NOW, "run", NOW) for number in range(200)]
-    Ledger(path).images.record(images, NOW)
+    Ledger(path).images.record(images, {}, NOW)
 
 
 def _set_aside(path: Path) -> list[Path]:

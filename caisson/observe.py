@@ -1,0 +1,298 @@
+"""One look at the engine: what is on it, and when each image was last used, recorded in the ledger.
+
+A read that fails raises, and then nothing is recorded and there is no snapshot: nothing is deleted on half a picture.
+The engine is asked three times, and once or twice more for each image that was never seen before. Images are listed
+first and events read last, so that a container that comes and goes meanwhile is in the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from caisson.builder import is_builder
+from caisson.disk import DiskUsage
+from caisson.engine import ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo
+from caisson.engine_events import ImageNames, registries_of, replay, uses_of
+from caisson.errors import EngineRefused
+from caisson.last_use import Evidence, Use, last_uses
+from caisson.layer_sizes import chain_ids, sizes_by_history, sizes_by_subtraction
+from caisson.leases import EVERYTHING, Held, Leases
+from caisson.ledger import KnownImage, Ledger
+from caisson.ledger.observation import Position
+from caisson.reference import parse_reference
+from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot, StoredLayer
+
+# A lease ends with its holder and not at a time; this is when a snapshot is too old for anything.
+_SNAPSHOT_LASTS = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the engine said, before the ledger is asked."""
+
+    images: Mapping[ImageID, ImageInfo]
+    containers: Sequence[ContainerInfo]
+    events: Sequence[EngineEvent]
+
+
+@dataclass(frozen=True)
+class _Present:
+    """One image that is there: as it was listed, its layers, and when it was last tagged, if that was read."""
+
+    info: ImageInfo
+    layers: tuple[StoredLayer, ...]
+    tagged: datetime | None = None
+
+
+def observe(
+    engine: Engine, ledger: Ledger, leases: Leases, usage: DiskUsage, *, now: datetime, containerd_store: bool = False
+) -> Snapshot:
+    """The snapshot of this moment; raises ``EngineUnreachable``, ``EngineRefused`` and ``LedgerUnusable``.
+
+    ``usage`` is of the engine's disk. The build cache and volumes are not in it.
+    """
+    read = _Read(_by_id(engine.list_images(intermediate=True)), engine.list_containers({}), engine.events())
+    known, position = ledger.images.known(), ledger.observations.position()
+    present = _inspect_new(engine, read.images, known, containerd_store=containerd_store)
+    replayed = replay(read.events, position.anchor if position else ())
+    names = _names(present, known, replayed.events)
+    evidence = _evidence(present, known, position, _in_use(read.containers, names), now)
+    for image, use in uses_of(replayed.events, names).items():
+        if image in evidence:
+            evidence[image] = _with(evidence[image], use)
+    if not replayed.is_complete:
+        lost = Use(now, "the engine's events have a gap")
+        evidence = {image: _with(found, lost) for image, found in evidence.items()}
+    uses = last_uses(evidence, now=now)
+    registries = registries_of(replayed.events, names)
+    records = {
+        image: _record(image, present[image], known.get(image), use, registries.get(image, frozenset()), position, now)
+        for image, use in uses.items()
+    }
+    inspected = {
+        image: found.layers for image, found in present.items() if image not in known or known[image].layers is None
+    }
+    ledger.observations.record(records.values(), inspected, Position(now, replayed.anchor), now)
+    return _snapshot(read, present, records, ledger, leases.held(), usage, now, containerd_store=containerd_store)
+
+
+def _by_id(listed: Iterable[ImageInfo]) -> dict[ImageID, ImageInfo]:
+    images: dict[ImageID, ImageInfo] = {}
+    for image in listed:
+        before = images.get(image.id)
+        tags = dict.fromkeys((*(before.tags if before else ()), *image.tags))
+        digests = dict.fromkeys((*(before.digests if before else ()), *image.digests))
+        images[image.id] = replace(image, tags=tuple(tags), digests=tuple(digests))
+    return images
+
+
+def _inspect_new(
+    engine: Engine,
+    images: Mapping[ImageID, ImageInfo],
+    known: Mapping[ImageID, KnownImage],
+    *,
+    containerd_store: bool,
+) -> dict[ImageID, _Present]:
+    """All that are there, without those that have gone meanwhile."""
+    present: dict[ImageID, _Present] = {}
+    new: list[ImageInfo] = []
+    sizes: dict[ChainID, int] = {}
+    for image_id, info in images.items():
+        before = known.get(image_id)
+        if before is not None and before.layers is not None:
+            present[image_id] = _Present(info, before.layers)
+            sizes.update(before.layers)
+        elif (inspected := engine.inspect_image(image_id)) is not None:
+            # By the ID that it is listed by, whatever its inspect says.
+            new.append(replace(inspected, id=image_id))
+    # Those with fewest layers first: the sizes of their layers tell those of the others'.
+    for inspected in sorted(new, key=lambda image: len(image.layers)):
+        layers = _read_layers(engine, inspected, sizes, containerd_store=containerd_store)
+        if layers is not None:
+            sizes.update(layers)
+            present[inspected.id] = _Present(images[inspected.id], layers, inspected.last_tag_time)
+    return present
+
+
+def _read_layers(
+    engine: Engine, image: ImageInfo, sizes: Mapping[ChainID, int], *, containerd_store: bool
+) -> tuple[StoredLayer, ...] | None:
+    """The layers of an image; None when it has gone meanwhile."""
+    chain = chain_ids(image.layers)
+    lower = _known_sizes(chain, sizes)
+    if containerd_store:
+        found = tuple(lower) if len(lower) == len(chain) else None
+    else:
+        found = sizes_by_subtraction(chain, lower, image.size)
+    if found is None:
+        try:
+            steps = [step.size for step in engine.history(image.id)]
+        except EngineRefused:
+            if engine.inspect_image(image.id) is None:
+                return None
+            raise
+        found = sizes_by_history(image.layers, lower, steps)
+    return tuple(StoredLayer(chain_id, size) for chain_id, size in zip(chain, found, strict=True))
+
+
+def _known_sizes(chain: Sequence[ChainID], sizes: Mapping[ChainID, int]) -> list[int]:
+    lower: list[int] = []
+    for chain_id in chain:
+        if chain_id not in sizes:
+            break
+        lower.append(sizes[chain_id])
+    return lower
+
+
+def _names(
+    present: Mapping[ImageID, _Present], known: Mapping[ImageID, KnownImage], events: Iterable[EngineEvent]
+) -> ImageNames:
+    names = ImageNames(present.keys())
+    for image_id, found in present.items():
+        names.add(image_id, (*found.info.tags, *found.info.digests))
+    for image_id, before in known.items():
+        names.add(image_id, before.names)
+    names.add_tags_of(events)
+    return names
+
+
+def _in_use(containers: Iterable[ContainerInfo], names: ImageNames) -> dict[ImageID, str]:
+    """Images of containers in any state, with the name of one; also by name where the ID is not listed."""
+    users: dict[ImageID, str] = {}
+    for container in containers:
+        for image in {container.image, *(names.find(container.image_name) if container.image_name else ())}:
+            users[image] = container.name
+    return users
+
+
+def _evidence(
+    present: Mapping[ImageID, _Present],
+    known: Mapping[ImageID, KnownImage],
+    position: Position | None,
+    users: Mapping[ImageID, str],
+    now: datetime,
+) -> dict[ImageID, Evidence]:
+    evidence: dict[ImageID, Evidence] = {}
+    for image_id, found in present.items():
+        before, uses = known.get(image_id), list[Use]()
+        if _is_new(before, position):
+            uses.append(Use(now, "first seen"))
+        if before is not None:
+            uses.append(Use(before.last_used, before.last_use))
+        if found.tagged is not None:
+            uses.append(Use(found.tagged, "tagged"))
+        if image_id in users:
+            uses.append(Use(now, f"in use by the container {users[image_id]}"))
+        evidence[image_id] = Evidence(tuple(layer.chain_id for layer in found.layers), tuple(uses))
+    return evidence
+
+
+def _is_new(before: KnownImage | None, position: Position | None) -> bool:
+    """Never seen, or gone in between: then it was pulled, loaded or built again."""
+    return before is None or position is None or before.last_listed < position.replayed
+
+
+def _with(evidence: Evidence, use: Use) -> Evidence:
+    return replace(evidence, uses=(*evidence.uses, use))
+
+
+def _record(
+    image: ImageID,
+    found: _Present,
+    before: KnownImage | None,
+    use: Use,
+    registries: frozenset[str],
+    position: Position | None,
+    now: datetime,
+) -> KnownImage:
+    return KnownImage(
+        id=image,
+        first_seen=now if before is None or _is_new(before, position) else before.first_seen,
+        last_used=use.at,
+        last_use=use.how,
+        last_listed=now,
+        names=(*found.info.tags, *found.info.digests),
+        registries=tuple(sorted(registries | set(before.registries if before else ()))),
+        layers=found.layers,
+    )
+
+
+def _snapshot(
+    read: _Read,
+    present: Mapping[ImageID, _Present],
+    records: Mapping[ImageID, KnownImage],
+    ledger: Ledger,
+    held: Held,
+    usage: DiskUsage,
+    now: datetime,
+    *,
+    containerd_store: bool,
+) -> Snapshot:
+    own, pushed = ledger.builds.own_images(), ledger.builds.pushed_repositories()
+    images = tuple(
+        ImageState(
+            id=image_id,
+            tags=found.info.tags,
+            registry_digests=_registry_digests(
+                found.info.digests,
+                {*records[image_id].registries, *pushed.get(image_id, ())} if containerd_store else None,
+            ),
+            labels=found.info.labels,
+            layers=found.layers,
+            parent=found.info.parent if found.info.parent in present else None,
+            size=found.info.size,
+            first_seen=records[image_id].first_seen,
+            last_used=records[image_id].last_used,
+            built_by_caisson=image_id in own,
+            build_seconds=own.get(image_id),
+        )
+        for image_id, found in present.items()
+    )
+    return Snapshot(
+        taken=now,
+        usage=usage,
+        images=images,
+        containers=tuple(_container(container) for container in read.containers),
+        leases=_lease_states(held, images, now),
+    )
+
+
+def _registry_digests(digests: Iterable[str], registries: set[str] | None) -> tuple[str, ...]:
+    """``registries`` None: every digest that the engine lists came from a registry."""
+    named = [text for text in digests if not text.startswith("<none>")]
+    if registries is None:
+        return tuple(named)
+    return tuple(text for text in named if parse_reference(text).repository.canonical() in registries)
+
+
+def _container(container: ContainerInfo) -> ContainerState:
+    return ContainerState(
+        id=container.id,
+        image=container.image,
+        name=container.name,
+        state=container.state,
+        labels=container.labels,
+        made_by_caisson=is_builder(container),
+    )
+
+
+def _lease_states(held: Held, images: Sequence[ImageState], now: datetime) -> tuple[LeaseState, ...]:
+    children: dict[ImageID, list[ImageState]] = {}
+    for image in images:
+        if image.parent is not None:
+            children.setdefault(image.parent, []).append(image)
+    states = []
+    for lease in held.leases:
+        needed = held.images_of(lease, ((image.id, (*image.tags, *image.registry_digests)) for image in images))
+        # What the classic builder made of a base, untagged, is its cache; the build that runs may begin with it.
+        grow = list(needed)
+        while grow:
+            for child in children.get(grow.pop(), ()):
+                if child.id not in needed and not child.tags:
+                    needed.add(child.id)
+                    grow.append(child.id)
+        references = frozenset(name for name in lease.names if name != EVERYTHING and not name.startswith("sha256:"))
+        states.append(LeaseState(lease.holder, frozenset(needed), references, now + _SNAPSHOT_LASTS))
+    return tuple(states)

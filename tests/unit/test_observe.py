@@ -1,0 +1,289 @@
+"""One look at an engine of our own making: what it records, how often it asks, and that it never sees half."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from caisson.disk import DiskUsage
+from caisson.engine import ContainerID, ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo, Layer
+from caisson.errors import EngineRefused, EngineUnreachable
+from caisson.leases import EVERYTHING, Leases
+from caisson.ledger import Ledger
+from caisson.observe import observe
+from caisson.snapshot import ImageState, Snapshot
+
+USAGE = DiskUsage("/data", 100, 50, 100, 50)
+START = datetime(2030, 1, 1, tzinfo=UTC)
+BASE, APP, OTHER = (ImageID("sha256:" + letter * 64) for letter in "abc")
+
+
+class FakeEngine(Engine):
+    """Images, containers and events as a test sets them; counts calls, and fails the one that is named."""
+
+    def __init__(self) -> None:
+        self.images = {
+            BASE: _image(BASE, ("debian:1",), ("d1",), 100),
+            APP: _image(APP, ("team/app:1",), ("d1", "d2", "d3"), 107),
+            OTHER: _image(OTHER, ("other:1",), ("d9",), 5),
+        }
+        self.sizes = {"d1": 100, "d2": 2, "d3": 5, "d9": 5}
+        self.containers: list[ContainerInfo] = []
+        self.recent = [_event(0)]
+        self.calls: Counter[str] = Counter()
+        self.broken = ""
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if name == self.broken:
+            raise EngineUnreachable("The engine does not answer.")
+
+    def list_images(
+        self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
+    ) -> list[ImageInfo]:
+        self._called("list_images")
+        return [replace(image, layers=(), last_tag_time=None) for image in self.images.values()]
+
+    def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
+        self._called("list_containers")
+        return self.containers
+
+    def events(self) -> list[EngineEvent]:
+        self._called("events")
+        return list(self.recent)
+
+    def inspect_image(self, image: str) -> ImageInfo | None:
+        self._called("inspect_image")
+        return self.images.get(ImageID(image))
+
+    def history(self, image: str) -> list[Layer]:
+        self._called("history")
+        if ImageID(image) not in self.images:
+            raise EngineRefused("No such image.")
+        return [Layer(self.sizes[layer], 0) for layer in self.images[ImageID(image)].layers]
+
+
+def _image(
+    image: ImageID, tags: tuple[str, ...], layers: tuple[str, ...], size: int, parent: ImageID | None = None
+) -> ImageInfo:
+    # Created long ago, and of no concern.
+    return ImageInfo(image, tags, (), {"team": "a"}, size, layers, "1", parent=parent)
+
+
+def _event(minute: float, action: str = "start", image: str = "none:1") -> EngineEvent:
+    at = int((_at(minute) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9
+    return EngineEvent(at, "container", action, "c", {"image": image})
+
+
+def _at(minute: float) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture
+def leases(tmp_path: Path, ledger: Ledger) -> Leases:
+    return Leases(tmp_path / "leases", ledger.leases)
+
+
+class Looks:
+    """Looks at the engine at given minutes."""
+
+    def __init__(self, engine: FakeEngine, ledger: Ledger, leases: Leases) -> None:
+        self.engine, self.ledger, self.leases = engine, ledger, leases
+
+    def __call__(self, minute: float) -> dict[ImageID, ImageState]:
+        return {image.id: image for image in self.snapshot(minute).images}
+
+    def snapshot(self, minute: float) -> Snapshot:
+        self.engine.calls.clear()
+        return observe(self.engine, self.ledger, self.leases, USAGE, now=_at(minute))
+
+
+@pytest.fixture
+def look(engine: FakeEngine, ledger: Ledger, leases: Leases) -> Looks:
+    return Looks(engine, ledger, leases)
+
+
+def test_at_first_all_is_seen_now_with_its_layers(look: Looks) -> None:
+    images = look(0)
+    assert {image.first_seen for image in images.values()} == {image.last_used for image in images.values()} == {_at(0)}
+    assert [layer.size for layer in images[APP].layers] == [100, 2, 5]
+    assert images[APP].layers[0] == images[BASE].layers[0]
+    assert images[APP].tags == ("team/app:1",)
+    assert images[APP].labels == {"team": "a"}
+    assert not images[APP].built_by_caisson
+
+
+def test_only_new_images_are_inspected(look: Looks) -> None:
+    look(0)
+    # Of the app two layers were not known: no size can be had by subtraction.
+    assert look.engine.calls == Counter(list_images=1, list_containers=1, events=1, inspect_image=3, history=1)
+    new = ImageID("sha256:" + "d" * 64)
+    look.engine.images[new] = _image(new, (), ("d1", "d9"), 105)
+    assert [layer.size for layer in look(1)[new].layers] == [100, 5]
+    assert look.engine.calls == Counter(list_images=1, list_containers=1, events=1, inspect_image=1)
+    look(2)
+    assert look.engine.calls == Counter(list_images=1, list_containers=1, events=1)
+
+
+def test_an_image_that_nothing_uses_gets_older_and_one_that_is_used_does_not(look: Looks) -> None:
+    look(0)
+    look.engine.recent.append(_event(5, image="team/app:1"))
+    images = look(10)
+    assert images[APP].last_used == images[BASE].last_used == _at(5)
+    assert images[OTHER].last_used == _at(0)
+    look.engine.containers = [ContainerInfo(ContainerID("1"), "web", "exited", {}, image=OTHER, image_name="other:1")]
+    assert look(20)[OTHER].last_used == _at(20)
+    look.engine.containers = []
+    images = look(30)
+    assert (images[OTHER].last_used, images[APP].last_used) == (_at(20), _at(5))
+    assert {image.first_seen for image in images.values()} == {_at(0)}
+
+
+def test_a_container_counts_for_its_name_too_where_its_image_is_not_listed(look: Looks) -> None:
+    look(0)
+    gone = ImageID("sha256:" + "0" * 64)
+    look.engine.containers = [ContainerInfo(ContainerID("1"), "web", "exited", {}, image=gone, image_name="other:1")]
+    assert look(20)[OTHER].last_used == _at(20)
+
+
+def test_a_container_by_a_tag_that_has_moved_since_was_of_the_image_that_had_it(look: Looks) -> None:
+    look(0)
+    look.engine.images[OTHER] = _image(OTHER, (), ("d9",), 5)
+    look.engine.images[APP] = _image(APP, ("team/app:1", "other:1"), ("d1", "d2", "d3"), 107)
+    look.engine.recent.append(_event(5, image="other:1"))
+    assert look(10)[OTHER].last_used == _at(5)
+
+
+@pytest.mark.parametrize("lost", [[], [_event(7)]])
+def test_where_events_may_be_lost_all_was_used_now(look: Looks, lost: list[EngineEvent]) -> None:
+    """The ring ran over, or the engine was started anew."""
+    look(0)
+    look.engine.recent = lost
+    assert {image.last_used for image in look(10).values()} == {_at(10)}
+
+
+def test_an_image_that_was_gone_in_between_is_new(look: Looks) -> None:
+    look(0)
+    image = look.engine.images.pop(OTHER)
+    assert OTHER not in look(10)
+    look.engine.images[OTHER] = image
+    found = look(20)[OTHER]
+    assert (found.first_seen, found.last_used) == (_at(20), _at(20))
+
+
+def test_a_tag_time_counts_at_first_sight_and_one_in_the_future_is_now(look: Looks) -> None:
+    look(0)
+    new = ImageID("sha256:" + "d" * 64)
+    look.engine.images[new] = replace(_image(new, (), ("d1", "d9"), 105), last_tag_time=_at(5000))
+    assert look(10)[new].last_used == _at(10)
+
+
+def test_own_builds_are_known_by_the_ledger_and_used_when_they_were_tagged(look: Looks) -> None:
+    look(0)
+    look.ledger.builds.record_build(
+        build_id="1", spec_hash="s", sha="a", repository_url="u", image_id=APP, finished=_at(3), seconds=12.5
+    )
+    look.ledger.builds.record_tag(reference="team/app:1", image_id=APP, previous=None, build_id="1", tagged=_at(4))
+    images = look(10)
+    assert (images[APP].built_by_caisson, images[APP].build_seconds) == (True, 12.5)
+    assert not images[BASE].built_by_caisson
+    assert images[APP].last_used == images[BASE].last_used == _at(4)
+
+
+@pytest.mark.parametrize("call", ["list_images", "list_containers", "events", "inspect_image", "history"])
+def test_a_read_that_fails_raises_and_records_nothing(look: Looks, call: str) -> None:
+    look.engine.broken = call
+    with pytest.raises(EngineUnreachable):
+        look(0)
+    assert look.ledger.images.known() == {}
+    assert look.ledger.observations.position() is None
+
+
+def test_an_image_that_goes_while_it_is_looked_at_is_not_there(look: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def history(image: str) -> list[Layer]:
+        look.engine.images.pop(ImageID(image))
+        raise EngineRefused("No such image.")
+
+    monkeypatch.setattr(look.engine, "history", history)
+    assert set(look(0)) == {BASE, OTHER}
+
+
+def test_a_history_that_is_refused_for_an_image_that_is_there_raises(
+    look: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def history(image: str) -> list[Layer]:
+        raise EngineRefused("Something else.")
+
+    monkeypatch.setattr(look.engine, "history", history)
+    with pytest.raises(EngineRefused):
+        look(0)
+
+
+def test_a_lease_covers_what_the_classic_builder_made_of_its_base(look: Looks) -> None:
+    step, tagged = ImageID("sha256:" + "d" * 64), ImageID("sha256:" + "e" * 64)
+    look.engine.images[step] = _image(step, (), ("d1",), 100, parent=BASE)
+    look.engine.images[tagged] = _image(tagged, ("mine:1",), ("d1",), 100, parent=step)
+    with look.leases.hold("build 1", ["debian:1", "team/new:2"], taken=_at(0)):
+        (lease,) = look.snapshot(1).leases
+    assert lease.images == {BASE, step}
+    assert lease.references == {"docker.io/library/debian:1", "docker.io/team/new:2"}
+    assert (lease.holder, lease.expires > _at(1)) == ("build 1", True)
+    assert look.snapshot(2).leases == ()
+
+
+def test_a_build_whose_images_are_not_known_holds_them_all(look: Looks) -> None:
+    with look.leases.hold("build 1", [EVERYTHING], taken=_at(0)):
+        (lease,) = look.snapshot(1).leases
+    assert lease.images == {BASE, APP, OTHER}
+
+
+def test_digests_of_the_containerd_store_count_where_a_registry_is_known(look: Looks) -> None:
+    digests = (f"team/app@sha256:{'1' * 64}", f"<none>@sha256:{'2' * 64}")
+    look.engine.images[APP] = replace(look.engine.images[APP], digests=digests)
+    assert look(0)[APP].registry_digests == digests[:1]
+
+    def of_containerd(minute: float) -> tuple[str, ...]:
+        found = observe(look.engine, look.ledger, look.leases, USAGE, now=_at(minute), containerd_store=True)
+        return next(image.registry_digests for image in found.images if image.id == APP)
+
+    assert of_containerd(1) == ()
+    look.engine.recent.append(EngineEvent(_event(2).time_ns, "image", "push", "team/app:1", {"name": "team/app"}))
+    assert of_containerd(2) == of_containerd(3) == digests[:1]
+
+
+def test_a_rebuilt_ledger_makes_everything_new(look: Looks, tmp_path: Path) -> None:
+    look(0)
+    look(100)
+    (tmp_path / "ledger.sqlite").write_bytes(b"garbage" * 1000)
+    look.ledger = Ledger(tmp_path / "ledger.sqlite")
+    images = look(200)
+    assert (
+        {image.last_used for image in images.values()} == {image.first_seen for image in images.values()} == {_at(200)}
+    )
+    assert look.ledger.rebuilt_at() is not None
+
+
+def test_an_empty_layer_below_is_found_by_the_images_that_end_with_it(look: Looks) -> None:
+    """The history of the upper one does not tell which of its layers is empty; those with fewer layers do."""
+    lower, upper = ImageID("sha256:" + "d" * 64), ImageID("sha256:" + "e" * 64)
+    look.engine.sizes |= {"empty": 0, "top": 9}
+    look.engine.images[upper] = _image(upper, (), ("d1", "empty", "top"), 109)
+    look.engine.images[lower] = _image(lower, (), ("d1", "empty"), 100)
+    images = look(0)
+    assert [layer.size for layer in images[lower].layers] == [100, 0]
+    assert [layer.size for layer in images[upper].layers] == [100, 0, 9]
