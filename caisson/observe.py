@@ -28,6 +28,9 @@ from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Sn
 _SNAPSHOT_LASTS = timedelta(days=1)
 
 
+_LOST = "perhaps: the engine's events have a gap"
+
+
 @dataclass(frozen=True)
 class _Read:
     """What the engine said, before the ledger is asked."""
@@ -63,7 +66,7 @@ def observe(
         if image in evidence:
             evidence[image] = _with(evidence[image], use)
     if not replayed.is_complete:
-        lost = Use(now, "the engine's events have a gap")
+        lost = Use(now, _LOST)
         evidence = {image: _with(found, lost) for image, found in evidence.items()}
     uses = last_uses(evidence, now=now)
     registries = registries_of(replayed.events, names)
@@ -74,8 +77,28 @@ def observe(
     inspected = {
         image: found.layers for image, found in present.items() if image not in known or known[image].layers is None
     }
-    ledger.observations.record(records.values(), inspected, Position(now, replayed.anchor), now)
+    ledger.observations.record(records.values(), inspected, Position(now, replayed.anchor, now), now)
     return _snapshot(read, present, records, ledger, leases.held(), usage, now, containerd_store=containerd_store)
+
+
+def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
+    """Record what the events since the last look tell of images that are known; whether none was lost.
+
+    One call to the engine, for between two looks: it keeps only its last 256 events, of which a host with many health
+    checks makes more than that in minutes. Where some were lost, every image counts as used now. Raises as ``observe``.
+    """
+    events = engine.events()
+    known, position = ledger.images.known(layers=False), ledger.observations.position()
+    replayed = replay(events, position.anchor if position else ())
+    if replayed.is_complete:
+        names = _names({}, known, replayed.events)
+        found = uses_of(replayed.events, names).items()
+        uses = {image: (min(use.at, now), use.how) for image, use in found}
+    else:
+        uses = dict.fromkeys(known, (now, _LOST))
+    listed = position.listed if position else None
+    ledger.observations.record_uses(uses, Position(now, replayed.anchor, listed))
+    return replayed.is_complete
 
 
 def _by_id(listed: Iterable[ImageInfo]) -> dict[ImageID, ImageInfo]:
@@ -149,7 +172,7 @@ def _known_sizes(chain: Sequence[ChainID], sizes: Mapping[ChainID, int]) -> list
 def _names(
     present: Mapping[ImageID, _Present], known: Mapping[ImageID, KnownImage], events: Iterable[EngineEvent]
 ) -> ImageNames:
-    names = ImageNames(present.keys())
+    names = ImageNames({*present, *known})
     for image_id, found in present.items():
         names.add(image_id, (*found.info.tags, *found.info.digests))
     for image_id, before in known.items():
@@ -191,7 +214,7 @@ def _evidence(
 
 def _is_new(before: KnownImage | None, position: Position | None) -> bool:
     """Never seen, or gone in between: then it was pulled, loaded or built again."""
-    return before is None or position is None or before.last_listed < position.replayed
+    return before is None or position is None or position.listed is None or before.last_listed < position.listed
 
 
 def _with(evidence: Evidence, use: Use) -> Evidence:

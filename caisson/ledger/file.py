@@ -3,6 +3,8 @@
 - Every use holds a shared lock (``flock`` on a file beside it); who sets a damaged file aside holds it exclusively.
   Thus no one writes to a file that was renamed, and SQLite never removes the write-ahead log of its successor.
 - A damaged file is renamed, never deleted, and what is made in its place says so: ``rebuilt_at``.
+- A reserve of some megabytes stands beside it, and is given up when the disk is full: a prune that is to make room has
+  to be able to write that it does.
 - A file that can't be read or written, or is of a newer Caisson, is left as it is, and refused.
 """
 
@@ -22,6 +24,7 @@ from caisson.ledger.stamps import to_stamp
 
 # Seconds. A transaction takes milliseconds, on a disk that is busy a few seconds.
 _BUSY_SECONDS = 30.0
+_RESERVE_BYTES = 2 << 20
 _COMPANIONS = ("", "-wal", "-shm", "-journal")
 _DAMAGED_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -36,6 +39,7 @@ class LedgerFile:
         self.path = path
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._keep_reserve()
             with self._locked(fcntl.LOCK_SH):
                 is_ready = path.exists() and self._find_damage() is None and self._version() == VERSION
             if not is_ready:
@@ -56,6 +60,7 @@ class LedgerFile:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        self._keep_reserve()
         with _explained(self.path), self._locked(fcntl.LOCK_SH), self._connection() as database:
             database.execute(begin)
             if (version := read_version(database)) != VERSION:
@@ -89,6 +94,20 @@ class LedgerFile:
             # Closing alone would leave the lock with a child that was forked meanwhile.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    def _keep_reserve(self) -> None:
+        reserve = self.path.with_name(f"{self.path.name}.reserve")
+        with suppress(OSError):
+            disk = os.statvfs(self.path.parent)
+            free = disk.f_bavail * disk.f_frsize
+            if free < _RESERVE_BYTES:
+                reserve.unlink(missing_ok=True)
+            elif free > 16 * _RESERVE_BYTES and not reserve.exists():
+                descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+                finally:
+                    os.close(descriptor)
 
     def _version(self) -> int:
         with self._connection() as database:

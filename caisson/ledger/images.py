@@ -44,14 +44,17 @@ class Images:
     def __init__(self, file: LedgerFile) -> None:
         self._file = file
 
-    def known(self) -> dict[ImageID, KnownImage]:
-        """All that is remembered, also of images that are gone."""
+    def known(self, *, layers: bool = True) -> dict[ImageID, KnownImage]:
+        """All that is remembered, also of images that are gone; the layers, which are most of it, only if wanted."""
         with self._file.reading() as database:
             rows = database.execute(
                 "SELECT images.image_id, first_seen, last_used, last_use, last_listed, names, registries, layers "
-                "FROM images LEFT JOIN image_layers ON image_layers.image_id = images.image_id"
+                "FROM images LEFT JOIN image_layers ON image_layers.image_id = images.image_id AND ?",
+                (layers,),
             ).fetchall()
-        return {ImageID(row[0]): _known(row) for row in rows}
+        # Images share most of their layers: one value for each.
+        shared: dict[StoredLayer, StoredLayer] = {}
+        return {ImageID(row[0]): _known(row, shared) for row in rows}
 
     def touch(self, image_id: ImageID, used: datetime, how: str) -> None:
         """Record one use; an earlier one than the last changes nothing."""
@@ -72,6 +75,15 @@ def touch(database: sqlite3.Connection, image_id: ImageID, used: datetime, how: 
         "last_use = CASE WHEN excluded.last_used >= last_used THEN excluded.last_use ELSE last_use END, "
         "last_used = MAX(last_used, excluded.last_used), last_listed = MAX(last_listed, excluded.last_listed)",
         (image_id, stamp, stamp, how, stamp),
+    )
+
+
+def use(database: sqlite3.Connection, image_id: ImageID, used: datetime, how: str) -> None:
+    """One use of an image that is known, within the caller's transaction; an earlier one changes nothing."""
+    stamp = to_stamp(used)
+    database.execute(
+        "UPDATE images SET last_used = ?, last_use = ? WHERE image_id = ? AND last_used < ?",
+        (stamp, how, image_id, stamp),
     )
 
 
@@ -107,8 +119,14 @@ def record(database: sqlite3.Connection, images: Iterable[KnownImage], inspected
     database.execute("DELETE FROM images WHERE last_listed < ?", forgotten)
 
 
-def _known(row: tuple[str, int, int, str, int, str, str, str | None]) -> KnownImage:
-    image_id, first_seen, last_used, last_use, last_listed, names, registries, layers = row
+def _known(
+    row: tuple[str, int, int, str, int, str, str, str | None], shared: dict[StoredLayer, StoredLayer]
+) -> KnownImage:
+    image_id, first_seen, last_used, last_use, last_listed, names, registries, text = row
+    layers = None
+    if text is not None:
+        read = (StoredLayer(ChainID(chain_id), size) for chain_id, size in json.loads(text))
+        layers = tuple(shared.setdefault(layer, layer) for layer in read)
     return KnownImage(
         id=ImageID(image_id),
         first_seen=from_stamp(first_seen),
@@ -117,7 +135,5 @@ def _known(row: tuple[str, int, int, str, int, str, str, str | None]) -> KnownIm
         last_listed=from_stamp(last_listed),
         names=tuple(json.loads(names)),
         registries=tuple(json.loads(registries)),
-        layers=None
-        if layers is None
-        else tuple(StoredLayer(ChainID(chain_id), size) for chain_id, size in json.loads(layers)),
+        layers=layers,
     )

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from caisson.engine import ImageID
 from caisson.ledger.file import LedgerFile
-from caisson.ledger.images import Inspected, KnownImage, record
+from caisson.ledger.images import Inspected, KnownImage, record, use
 from caisson.ledger.stamps import from_stamp, to_stamp
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where in the engine's events the last look ended.
+    """How far the engine was looked at.
 
-    ``anchor`` is what tells the last event that was seen from all others; empty when the engine had none.
+    ``replayed`` is when its events were last read, ``anchor`` what tells the last of them from all others (empty when
+    there was none), ``listed`` when its images were last listed.
     """
 
     replayed: datetime
     anchor: tuple[str, ...] = ()
+    listed: datetime | None = None
 
 
 class Observations:
-    """Looks at the engine. Each call is one transaction and raises ``LedgerUnusable``."""
+    """Looks at the engine. Each call is one transaction and raises ``LedgerUnusable``.
+
+    Uses and position are written in one: an event that was passed by is never one whose use was not recorded.
+    """
 
     def __init__(self, file: LedgerFile) -> None:
         self._file = file
@@ -32,14 +39,32 @@ class Observations:
     def position(self) -> Position | None:
         """Where the last look ended; None before the first."""
         with self._file.reading() as database:
-            row = database.execute("SELECT replayed, anchor FROM engine_position").fetchone()
-        return Position(from_stamp(row[0]), tuple(json.loads(row[1]))) if row else None
+            row = database.execute("SELECT replayed, anchor, listed FROM engine_position").fetchone()
+        if row is None:
+            return None
+        replayed, anchor, listed = row
+        return Position(from_stamp(replayed), tuple(json.loads(anchor)), None if listed is None else from_stamp(listed))
 
     def record(self, images: Iterable[KnownImage], inspected: Inspected, position: Position, now: datetime) -> None:
-        """Images and position in one: an event that was passed by is never one whose use was not recorded."""
+        """A listing with all that it showed."""
         with self._file.writing() as database:
             record(database, images, inspected, now)
-            database.execute(
-                "INSERT OR REPLACE INTO engine_position VALUES (1, ?, ?)",
-                (to_stamp(position.replayed), json.dumps(position.anchor)),
-            )
+            _put(database, position)
+
+    def record_uses(self, uses: Mapping[ImageID, tuple[datetime, str]], position: Position) -> None:
+        """What events told between two listings, of images that are known."""
+        with self._file.writing() as database:
+            for image, (used, how) in uses.items():
+                use(database, image, used, how)
+            _put(database, position)
+
+
+def _put(database: sqlite3.Connection, position: Position) -> None:
+    database.execute(
+        "INSERT OR REPLACE INTO engine_position VALUES (1, ?, ?, ?)",
+        (
+            to_stamp(position.replayed),
+            json.dumps(position.anchor),
+            None if position.listed is None else to_stamp(position.listed),
+        ),
+    )

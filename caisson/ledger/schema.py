@@ -83,7 +83,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE engine_position (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     replayed INTEGER NOT NULL,
-    anchor TEXT NOT NULL
+    anchor TEXT NOT NULL,
+    listed INTEGER
 )""",
     ),
 )

@@ -18,7 +18,7 @@ from caisson.docker_engine import DockerEngine
 from caisson.engine import EngineEvent, ImageID
 from caisson.leases import Leases
 from caisson.ledger import Ledger
-from caisson.observe import observe
+from caisson.observe import observe, replay_events
 from caisson.snapshot import ImageState
 from tests.conftest import EngineHost
 
@@ -47,7 +47,8 @@ class Host:
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
         archive.seek(0)
-        list(self.api.build(fileobj=archive, custom_context=True, tag=f"{self.name}:{tag}", rm=True, decode=True))
+        lines = self.api.build(fileobj=archive, custom_context=True, tag=f"{self.name}:{tag}", rm=True, decode=True)
+        assert [line["error"] for line in lines if "error" in line] == []
         return self.id(tag)
 
     def id(self, tag: str) -> ImageID:
@@ -161,6 +162,19 @@ def test_the_engine_keeps_256_events_and_a_look_that_missed_some_takes_all_for_u
     assert [event.time_ns for event in events] == sorted(event.time_ns for event in events)
     now = datetime.now(UTC) + timedelta(hours=1)
     assert {found.last_used for found in host.look(now).values()} == {now}
+
+
+def test_events_are_recorded_between_two_looks(host: Host) -> None:
+    image = host.make("image")
+    first = datetime.now(UTC) - LONG_AGO
+    _look_long_ago(host, first)
+    host.api.remove_container(host.create(f"{host.name}:image"), force=True)
+    host.containers.clear()
+    assert replay_events(host.engine, host.ledger, now=datetime.now(UTC))
+    known = host.ledger.images.known(layers=False)[image]
+    assert known.last_use == "container destroy"
+    assert known.last_used > first + LONG_AGO / 2
+    assert host.look()[image].first_seen == first
 
 
 def _look_long_ago(host: Host, when: datetime) -> None:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -225,3 +227,42 @@ def test_processes_that_find_version_1_at_once_migrate_it_once(path: Path) -> No
     expected = _run_at_once(path, 3)
     assert set(Ledger(path).images.known()) == expected
     assert len(Ledger(path).builds.own_images()) == 1
+
+
+_ON_A_FULL_DISK = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from caisson.engine import ImageID
+from caisson.ledger import KnownImage, Ledger
+
+path, now = Path(sys.argv[1]) / "ledger.sqlite", datetime.now(UTC)
+ledger = Ledger(path)
+ledger.images.touch(ImageID("before"), now, "run")
+file = os.open(path.parent / "full", os.O_WRONLY | os.O_CREAT)
+try:
+    while os.write(file, b"x" * 4096):
+        pass
+except OSError:
+    os.close(file)
+ledger = Ledger(path)
+images = [KnownImage(ImageID(f"sha256:{n}"), now, now, "run", now) for n in range(2000)]
+ledger.images.record(images, {}, now)
+ledger.prunes.begin("1", started=now, trigger="pressure", plan={})
+os.unlink(path.parent / "full")
+ledger.prunes.end("1", ended=now, outcome="done", freed_bytes=1, freed_inodes=1)
+print(len(Ledger(path).images.known()), Ledger(path).prunes.list()[0].outcome, Ledger(path).rebuilt_at())
+"""
+
+
+def test_a_full_disk_keeps_nobody_from_recording_what_makes_room_on_it(tmp_path: Path) -> None:
+    """On a file system of its own."""
+    own = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    mounted = 'mount -t tmpfs -o size=96m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        [*own, "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, _ON_A_FULL_DISK],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "2001 done None\n", done.stderr

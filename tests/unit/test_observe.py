@@ -15,7 +15,7 @@ from caisson.engine import ContainerID, ContainerInfo, Engine, EngineEvent, Imag
 from caisson.errors import EngineRefused, EngineUnreachable
 from caisson.leases import EVERYTHING, Leases
 from caisson.ledger import Ledger
-from caisson.observe import observe
+from caisson.observe import observe, replay_events
 from caisson.snapshot import ImageState, Snapshot
 
 USAGE = DiskUsage("/data", 100, 50, 100, 50)
@@ -287,3 +287,29 @@ def test_an_empty_layer_below_is_found_by_the_images_that_end_with_it(look: Look
     images = look(0)
     assert [layer.size for layer in images[lower].layers] == [100, 0]
     assert [layer.size for layer in images[upper].layers] == [100, 0, 9]
+
+
+def test_events_between_two_looks_are_recorded_with_one_call(look: Looks) -> None:
+    look(0)
+    look.engine.calls.clear()
+    look.engine.recent.append(_event(5, image="team/app:1"))
+    assert replay_events(look.engine, look.ledger, now=_at(6))
+    assert look.engine.calls == Counter(events=1)
+    # The ring runs over, but what was in it is recorded.
+    look.engine.recent = [look.engine.recent[-1], _event(8)]
+    images = look(10)
+    assert (images[APP].last_used, images[BASE].last_used, images[OTHER].last_used) == (_at(5), _at(5), _at(0))
+    assert {image.first_seen for image in images.values()} == {_at(0)}
+
+
+def test_events_that_were_lost_between_two_looks_make_all_used_then(look: Looks) -> None:
+    look(0)
+    look.engine.recent = [_event(7)]
+    assert not replay_events(look.engine, look.ledger, now=_at(8))
+    assert replay_events(look.engine, look.ledger, now=_at(9))
+    assert {image.last_used for image in look(10).values()} == {_at(8)}
+
+
+def test_a_replay_before_the_first_look_knows_nothing_and_spoils_nothing(look: Looks) -> None:
+    assert not replay_events(look.engine, look.ledger, now=_at(1))
+    assert {image.first_seen for image in look(2).values()} == {_at(2)}
