@@ -57,7 +57,7 @@ class Held:
     leases: tuple[LeaseRecord, ...] = ()
 
     def why_held(self, image: ImageID, references: Iterable[str]) -> str | None:
-        """Who needs the image or one of its references, as words for people; None: nobody. Raises ``ValueError``."""
+        """Who needs the image or one of its references, as words for people; None: nobody."""
         names = _names_of(image, references)
         for lease in self.leases:
             for name in lease.names:
@@ -66,13 +66,18 @@ class Held:
         return None
 
     def images_of(self, lease: LeaseRecord, images: Iterable[tuple[ImageID, Iterable[str]]]) -> set[ImageID]:
-        """Those of the images, each with its references, that a lease holds. Raises ``ValueError``."""
+        """Those of the images, each with its references, that a lease holds."""
         names = frozenset(lease.names)
         return {image for image, references in images if names & _names_of(image, references)}
 
 
 def _names_of(image: ImageID, references: Iterable[str]) -> set[str]:
-    return {EVERYTHING, str(image), *map(lease_name, references)}
+    names = {EVERYTHING, str(image)}
+    for reference in references:
+        # One that can't be read here can't be the name of a lease either: those are read alike.
+        with suppress(ValueError):
+            names.add(lease_name(reference))
+    return names
 
 
 class Leases:

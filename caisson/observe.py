@@ -18,7 +18,7 @@ from caisson.engine_events import ImageNames, registries_of, replay, uses_of
 from caisson.errors import EngineRefused
 from caisson.last_use import Evidence, Use, last_uses
 from caisson.layer_sizes import chain_ids, sizes_by_history, sizes_by_subtraction
-from caisson.leases import EVERYTHING, Held, Leases
+from caisson.leases import EVERYTHING, Held
 from caisson.ledger import KnownImage, Ledger
 from caisson.ledger.observation import Position
 from caisson.reference import parse_reference
@@ -50,11 +50,12 @@ class _Present:
 
 
 def observe(
-    engine: Engine, ledger: Ledger, leases: Leases, usage: DiskUsage, *, now: datetime, containerd_store: bool = False
+    engine: Engine, ledger: Ledger, held: Held, usage: DiskUsage, *, now: datetime, containerd_store: bool = False
 ) -> Snapshot:
     """The snapshot of this moment; raises ``EngineUnreachable``, ``EngineRefused`` and ``LedgerUnusable``.
 
-    ``usage`` is of the engine's disk. The build cache and volumes are not in it.
+    ``usage`` is of the engine's disk, ``held`` are the leases: ``Leases.held()``, or what ``Leases.exclude()`` gives
+    just before a removal. The build cache and volumes are not in the snapshot.
     """
     read = _Read(_by_id(engine.list_images(intermediate=True)), engine.list_containers({}), engine.events())
     known, position = ledger.images.known(), ledger.observations.position()
@@ -78,7 +79,7 @@ def observe(
         image: found.layers for image, found in present.items() if image not in known or known[image].layers is None
     }
     ledger.observations.record(records.values(), inspected, Position(now, replayed.anchor, now), now)
-    return _snapshot(read, present, records, ledger, leases.held(), usage, now, containerd_store=containerd_store)
+    return _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
 
 
 def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
@@ -287,7 +288,15 @@ def _registry_digests(digests: Iterable[str], registries: set[str] | None) -> tu
     named = [text for text in digests if not text.startswith("<none>")]
     if registries is None:
         return tuple(named)
-    return tuple(text for text in named if parse_reference(text).repository.canonical() in registries)
+    return tuple(text for text in named if _repository(text) in registries)
+
+
+def _repository(text: str) -> str:
+    """The repository in full; empty, and thus no registry's, where it can't be read."""
+    try:
+        return parse_reference(text).repository.canonical()
+    except ValueError:
+        return ""
 
 
 def _container(container: ContainerInfo) -> ContainerState:

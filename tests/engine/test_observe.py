@@ -60,7 +60,7 @@ class Host:
         return container
 
     def look(self, now: datetime | None = None) -> dict[ImageID, ImageState]:
-        snapshot = observe(self.engine, self.ledger, self.leases, USAGE, now=now or datetime.now(UTC))
+        snapshot = observe(self.engine, self.ledger, self.leases.held(), USAGE, now=now or datetime.now(UTC))
         return {image.id: image for image in snapshot.images}
 
     def close(self) -> None:
@@ -193,4 +193,4 @@ def _look_long_ago(host: Host, when: datetime) -> None:
             found = inspect(image)
             return replace(found, last_tag_time=None) if found else None
 
-    observe(Then(), host.ledger, host.leases, USAGE, now=when)  # type: ignore[arg-type]
+    observe(Then(), host.ledger, host.leases.held(), USAGE, now=when)  # type: ignore[arg-type]

@@ -232,3 +232,10 @@ def test_a_state_directory_that_cant_be_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsInvalid, match="state_dir"):
         Leases(tmp_path / "file" / "leases", Ledger(tmp_path / "ledger.sqlite").leases)
+
+
+def test_within_a_removal_the_host_can_be_looked_at(state: Path, holder: Callable[..., Holder]) -> None:
+    """The leases are there already: asking for them again would wait for itself."""
+    holder(IMAGE)
+    with _leases(state).exclude() as held:
+        assert held.images_of(held.leases[0], [(IMAGE, ()), (OTHER, ("a:1",))]) == {IMAGE}

@@ -110,7 +110,7 @@ class Looks:
 
     def snapshot(self, minute: float) -> Snapshot:
         self.engine.calls.clear()
-        return observe(self.engine, self.ledger, self.leases, USAGE, now=_at(minute))
+        return observe(self.engine, self.ledger, self.leases.held(), USAGE, now=_at(minute))
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_digests_of_the_containerd_store_count_where_a_registry_is_known(look: L
     assert look(0)[APP].registry_digests == digests[:1]
 
     def of_containerd(minute: float) -> tuple[str, ...]:
-        found = observe(look.engine, look.ledger, look.leases, USAGE, now=_at(minute), containerd_store=True)
+        found = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(minute), containerd_store=True)
         return next(image.registry_digests for image in found.images if image.id == APP)
 
     assert of_containerd(1) == ()
@@ -313,3 +313,13 @@ def test_events_that_were_lost_between_two_looks_make_all_used_then(look: Looks)
 def test_a_replay_before_the_first_look_knows_nothing_and_spoils_nothing(look: Looks) -> None:
     assert not replay_events(look.engine, look.ledger, now=_at(1))
     assert {image.first_seen for image in look(2).values()} == {_at(2)}
+
+
+def test_names_that_only_the_engine_can_read_are_no_hindrance(look: Looks) -> None:
+    odd = "deadbeef" * 8
+    look.engine.images[OTHER] = replace(look.engine.images[OTHER], tags=(f"{odd}:1",), digests=(f"A/{odd}@b",))
+    with look.leases.hold("build 1", ["debian:1"], taken=_at(0)):
+        images = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(1), containerd_store=True).images
+    assert {image.id for image in images} == {BASE, APP, OTHER}
+    look.engine.recent.append(_event(5, image=f"{odd}:1"))
+    look(6)
