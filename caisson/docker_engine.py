@@ -137,6 +137,7 @@ class DockerEngine:
             raw=raw,
             image=ImageID(str(raw.get("Image") or "")),
             image_name=str(raw["Config"].get("Image") or ""),
+            finished=_read_time(str(raw["State"].get("FinishedAt", ""))),
         )
 
     def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:

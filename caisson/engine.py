@@ -93,7 +93,8 @@ class Layer:
 class ContainerInfo:
     """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about.
 
-    ``image`` is the ID of its image, ``image_name`` what it was asked for by.
+    ``image`` is the ID of its image, ``image_name`` what it was asked for by. ``finished`` is when it last ended, None
+    where it never did; a listing does not tell it.
     """
 
     id: ContainerID
@@ -104,6 +105,7 @@ class ContainerInfo:
     raw: Mapping[str, Any] = field(default_factory=dict)
     image: ImageID = ImageID("")
     image_name: str = ""
+    finished: datetime | None = None
 
 
 @dataclass(frozen=True)

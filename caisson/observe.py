@@ -50,14 +50,23 @@ class _Present:
 
 
 def observe(
-    engine: Engine, ledger: Ledger, held: Held, usage: DiskUsage, *, now: datetime, containerd_store: bool = False
+    engine: Engine,
+    ledger: Ledger,
+    held: Held,
+    usage: DiskUsage,
+    *,
+    now: datetime,
+    containerd_store: bool = False,
+    with_ends: bool = False,
 ) -> Snapshot:
     """The snapshot of this moment; raises ``EngineUnreachable``, ``EngineRefused`` and ``LedgerUnusable``.
 
     ``usage`` is of the engine's disk, ``held`` are the leases: ``Leases.held()``, or what ``Leases.exclude()`` gives
-    just before a removal. The build cache and volumes are not in the snapshot.
+    just before a removal. With ``with_ends`` it costs one call more for each container that has exited, and it tells
+    when that was; without, of none. The build cache and volumes are not in it.
     """
-    read = _Read(_by_id(engine.list_images(intermediate=True)), engine.list_containers({}), engine.events())
+    images = _by_id(engine.list_images(intermediate=True))
+    read = _Read(images, _containers(engine, with_ends=with_ends), engine.events())
     known, position = ledger.images.known(), ledger.observations.position()
     present = _inspect_new(engine, read.images, known, containerd_store=containerd_store)
     replayed = replay(read.events, position.anchor if position else ())
@@ -100,6 +109,18 @@ def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
     listed = position.listed if position else None
     ledger.observations.record_uses(uses, Position(now, replayed.anchor, listed))
     return replayed.is_complete
+
+
+def _containers(engine: Engine, *, with_ends: bool) -> list[ContainerInfo]:
+    listed = engine.list_containers({})
+    if not with_ends:
+        return listed
+    ends = ((container, _has_ended(container) and engine.inspect_container(container.id)) for container in listed)
+    return [replace(container, finished=found.finished) if found else container for container, found in ends]
+
+
+def _has_ended(container: ContainerInfo) -> bool:
+    return container.state in ("exited", "dead")
 
 
 def _by_id(listed: Iterable[ImageInfo]) -> dict[ImageID, ImageInfo]:
@@ -306,6 +327,7 @@ def _container(container: ContainerInfo) -> ContainerState:
         name=container.name,
         state=container.state,
         labels=container.labels,
+        finished=container.finished,
         made_by_caisson=is_builder(container),
     )
 

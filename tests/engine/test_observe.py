@@ -15,7 +15,7 @@ from docker import APIClient
 
 from caisson.disk import DiskUsage
 from caisson.docker_engine import DockerEngine
-from caisson.engine import EngineEvent, ImageID
+from caisson.engine import ContainerID, EngineEvent, ImageID
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.observe import observe, replay_events
@@ -54,8 +54,8 @@ class Host:
     def id(self, tag: str) -> ImageID:
         return ImageID(self.api.inspect_image(f"{self.name}:{tag}")["Id"])
 
-    def create(self, image: str) -> str:
-        container = str(self.api.create_container(image, command=["/none"])["Id"])
+    def create(self, image: str, program: str = "/none") -> str:
+        container = str(self.api.create_container(image, command=[program])["Id"])
         self.containers.append(container)
         return container
 
@@ -175,6 +175,20 @@ def test_events_are_recorded_between_two_looks(host: Host) -> None:
     assert known.last_use == "container destroy"
     assert known.last_used > first + LONG_AGO / 2
     assert host.look()[image].first_seen == first
+
+
+def test_when_a_container_ended_is_known_and_of_one_that_never_ran_it_is_not(host: Host) -> None:
+    began = datetime.now(UTC)
+    ended, never = host.create("debian:trixie-slim", "true"), host.create("debian:trixie-slim", "true")
+    host.api.start(ended)
+    host.api.wait(ended)
+    now = datetime.now(UTC)
+    snapshot = observe(host.engine, host.ledger, host.leases.held(), USAGE, now=now, with_ends=True)
+    states = {container.id: container for container in snapshot.containers}
+    finished = states[ContainerID(ended)].finished
+    assert finished is not None
+    assert began <= finished <= now
+    assert (states[ContainerID(never)].state, states[ContainerID(never)].finished) == ("created", None)
 
 
 def _look_long_ago(host: Host, when: datetime) -> None:

@@ -53,6 +53,11 @@ class FakeEngine(Engine):
         self._called("list_containers")
         return self.containers
 
+    def inspect_container(self, container: ContainerID | str) -> ContainerInfo | None:
+        self._called("inspect_container")
+        found = next((one for one in self.containers if one.id == container), None)
+        return replace(found, finished=_at(-7)) if found else None
+
     def events(self) -> list[EngineEvent]:
         self._called("events")
         return list(self.recent)
@@ -323,3 +328,15 @@ def test_names_that_only_the_engine_can_read_are_no_hindrance(look: Looks) -> No
     assert {image.id for image in images} == {BASE, APP, OTHER}
     look.engine.recent.append(_event(5, image=f"{odd}:1"))
     look(6)
+
+
+def test_when_a_container_ended_is_asked_only_if_wanted_and_only_of_those_that_have(look: Looks) -> None:
+    look.engine.containers = [
+        ContainerInfo(ContainerID("1"), "ended", "exited", {}, image=APP),
+        ContainerInfo(ContainerID("2"), "runs", "running", {}, image=APP),
+    ]
+    assert [container.finished for container in look.snapshot(0).containers] == [None, None]
+    assert look.engine.calls["inspect_container"] == 0
+    snapshot = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(1), with_ends=True)
+    assert [container.finished for container in snapshot.containers] == [_at(-7), None]
+    assert look.engine.calls["inspect_container"] == 1
