@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from caisson.builder import is_builder
 from caisson.disk import DiskUsage
@@ -18,15 +18,11 @@ from caisson.engine_events import ImageNames, registries_of, replay, uses_of
 from caisson.errors import EngineRefused
 from caisson.last_use import Evidence, Use, last_uses
 from caisson.layer_sizes import chain_ids, sizes_by_history, sizes_by_subtraction
-from caisson.leases import EVERYTHING, Held
+from caisson.leases import Held
 from caisson.ledger import KnownImage, Ledger
 from caisson.ledger.observation import Position
 from caisson.reference import parse_reference
 from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot, StoredLayer
-
-# A lease ends with its holder and not at a time; this is when a snapshot is too old for anything.
-_SNAPSHOT_LASTS = timedelta(days=1)
-
 
 _LOST = "perhaps: the engine's events have a gap"
 
@@ -300,7 +296,7 @@ def _snapshot(
         usage=usage,
         images=images,
         containers=tuple(_container(container) for container in read.containers),
-        leases=_lease_states(held, images, now),
+        leases=_lease_states(held, images),
     )
 
 
@@ -332,7 +328,7 @@ def _container(container: ContainerInfo) -> ContainerState:
     )
 
 
-def _lease_states(held: Held, images: Sequence[ImageState], now: datetime) -> tuple[LeaseState, ...]:
+def _lease_states(held: Held, images: Sequence[ImageState]) -> tuple[LeaseState, ...]:
     children: dict[ImageID, list[ImageState]] = {}
     for image in images:
         if image.parent is not None:
@@ -347,6 +343,6 @@ def _lease_states(held: Held, images: Sequence[ImageState], now: datetime) -> tu
                 if child.id not in needed and not child.tags:
                     needed.add(child.id)
                     grow.append(child.id)
-        references = frozenset(name for name in lease.names if name != EVERYTHING and not name.startswith("sha256:"))
-        states.append(LeaseState(lease.holder, frozenset(needed), references, now + _SNAPSHOT_LASTS))
+        state = LeaseState.of_names(lease.holder, lease.names)
+        states.append(replace(state, images=state.images | needed))
     return tuple(states)
