@@ -301,7 +301,7 @@ HEADERS = [
     Attack(
         "no body at all",
         Http("POST", "/build?t=<own>", None, _X_TAR),
-        "context",
+        "context-dockerfile",
         Refuses("HTTP/1.1", "there is no Dockerfile"),
         reaches=True,
     ),

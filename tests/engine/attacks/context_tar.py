@@ -225,7 +225,7 @@ FORMS = [
     of(
         "nothing",
         (D, _HIDDEN),
-        rule="context",
+        rule="context-dockerfile",
         change=lambda data: b"",
         works=Refuses("Cannot locate specified Dockerfile", "it is not there for the engine"),
     ),
