@@ -194,7 +194,9 @@ def test_an_ssh_agent_is_reached(buildkit: Builder, tmp_path: Path) -> None:
         # SSH_AGENTC_REQUEST_IDENTITIES, for the base image has no ssh-add.
         script = (
             "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ENV{SSH_AUTH_SOCK}) or die; "
-            "syswrite $s, pack('NC', 1, 11); sysread $s, my $b, 4096; print 'key: ', $b =~ /(caisson-test-key)/;"
+            "syswrite $s, pack('NC', 1, 11); my $a = ''; "
+            "while (length $a < 4 || length $a < 4 + unpack 'N', $a) { sysread $s, $a, 4096, length $a or last } "
+            "print 'key: ', $a =~ /(caisson-test-key)/;"
         )
         buildkit.file("Dockerfile", BASE + f'RUN --mount=type=ssh perl -e "{script.replace("$", chr(92) + "$")}"\n')
         code, printed = buildkit.both("--ssh", f"default={agent}")
@@ -202,7 +204,7 @@ def test_an_ssh_agent_is_reached(buildkit: Builder, tmp_path: Path) -> None:
         process.terminate()
         process.wait(timeout=10)
     assert code == 0, printed
-    assert re.search(r"^#?.*key: caisson-test-key", printed, re.MULTILINE)
+    assert re.search(r"^#?.*key: caisson-test-key", printed, re.MULTILINE), printed
 
 
 @pytest.mark.slow
