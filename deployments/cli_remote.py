@@ -37,8 +37,8 @@ from deployments.trigger import (
 
 _WARNING = 30
 _WAITING_SECONDS = 8.0
-# Lines are sent every 0.3 s (deployments.server) and asked for every 0.5 s.
-_HELD_SECONDS = 1.0
+# Lines are sent every 0.3 s (deployments.server) and asked for every 0.25 s (deployments.trigger).
+_HELD_SECONDS = 0.7
 
 # Prefect's own last word on a task, in the task's log.
 _PREFECT_SAYS = re.compile(r"Finished in state \w+\(.*\)", re.DOTALL)

@@ -68,7 +68,8 @@ def test_ctrl_c_cancels_the_build_and_waits_until_its_builder_is_gone(caisson: C
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "start_builder" in line:
+        # Lines are shown a little later than they come: by now the builder is being started.
+        if "check_mounts" in line:
             process.send_signal(signal.SIGINT)
             break
     output, errors = process.communicate(timeout=120)
