@@ -327,3 +327,20 @@ def test_the_order_in_which_tags_are_listed_changes_no_reason() -> None:
     keep = policy(keep=["**:1"])
     kept = [plan(host(image("a", *order)), keep) for order in (tags, tags[::-1])]
     assert kept[0] == kept[1]
+
+
+def test_a_parent_of_what_stays_keeps_its_expired_names_too() -> None:
+    parent = image("parent", "team/base:1", "slow/base:1", layers=())
+    child = image("child", "slow/app:1", layers=(), idle=40, parent=image_id("parent"))
+    chosen = policy(rules=[{"repositories": "slow/*", "keep_last": 0, "max_age": ""}])
+    assert untagged(plan(host(parent), chosen)) == ["team/base:1"]
+    assert not plan(host(parent, child), chosen).items
+
+
+def test_a_parent_stays_under_pressure_while_a_child_without_known_layers_does() -> None:
+    parent = image("parent", "team/base:1", idle=20)
+    child = image("child", "team/app:1", idle=20, layers=(), parent=image_id("parent"))
+    found = plan(host(parent, child), free_mib=1000)
+    assert not found.items
+    pinned = plan(host(parent, child), policy(keep=["team/app"]), free_mib=1000)
+    assert kept_by(pinned) == {"parent": "ancestor", "child": "keep-pattern"}
