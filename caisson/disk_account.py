@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from caisson.disk_attribution import Attribution, ChainedLayer, attribute, chain
+from caisson.disk_attribution import Attribution, attribute, chain
 from caisson.disk_state import only_one, write_attribution
 from caisson.engine import ContainerID, Engine, ImageID
 from caisson.engine_disk import EngineDisk
 from caisson.errors import CaissonError
 from caisson.settings import Settings
+from caisson.snapshot import ChainID, StoredLayer
 
 TIMEOUT_SECONDS = 120.0
 AGAIN = timedelta(minutes=30)
@@ -68,10 +69,10 @@ def _account(
 
 def _layers(
     engine: Engine, disk: EngineDisk, *, deadline: float
-) -> tuple[dict[ImageID, Sequence[ChainedLayer]], list[str]]:
+) -> tuple[dict[ImageID, Sequence[StoredLayer]], list[str]]:
     """The layers of each image, two calls an image, for as long as there is time."""
-    layers: dict[ImageID, Sequence[ChainedLayer]] = {}
-    known: dict[str, int] = {}
+    layers: dict[ImageID, Sequence[StoredLayer]] = {}
+    known: dict[ChainID, int] = {}
     for index, image in enumerate(disk.images):
         if time.monotonic() > deadline:
             return layers, [f"Layers of {len(disk.images) - index} of {len(disk.images)} images: not read in time."]

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
-from itertools import accumulate
 
 from pydantic import BaseModel, ConfigDict
 
 from caisson.engine import ContainerID, ImageID
 from caisson.engine_disk import EngineDisk
+from caisson.layer_sizes import chain_ids, known_sizes, sizes_by_history
 from caisson.reference import parse_reference
 from caisson.sizes import format_size
+from caisson.snapshot import ChainID, StoredLayer
 
 UNTAGGED = "<untagged>"
-ChainedLayer = tuple[str, int]
-"""A layer's chain ID (OCI image-spec, config.md, "Layer ChainID"), and its own bytes."""
 
 
 class _Value(BaseModel):
@@ -83,7 +81,7 @@ class Attribution(_Value):
 def attribute(
     disk: EngineDisk,
     *,
-    layers: Mapping[ImageID, Sequence[ChainedLayer]],
+    layers: Mapping[ImageID, Sequence[StoredLayer]],
     logs: Mapping[ContainerID, int | None],
     used: int | None,
     at: datetime,
@@ -149,33 +147,23 @@ def _repository(tag: str) -> str:
         return tag
 
 
-def chain(diff_ids: Sequence[str], sizes: Sequence[int], known: Mapping[str, int] | None = None) -> list[ChainedLayer]:
+def chain(
+    diff_ids: Sequence[str], sizes: Sequence[int], known: Mapping[ChainID, int] | None = None
+) -> list[StoredLayer]:
     """The layers of an image, from the lowest up: their digests from its inspect, sizes from its history.
 
-    An engine's history has entries without a layer, and layers without bytes: both say 0. So only the sizes that are
-    not 0 are dealt out, in order; where there are fewer of them than layers, a layer that is ``known`` keeps its size,
-    and the highest ones go without. The sum is right in any case.
+    Where the history does not tell which layers are empty, what is ``known`` of the lower ones goes first.
     """
-    names = list(accumulate(diff_ids, lambda below, own: f"sha256:{sha256(f'{below} {own}'.encode()).hexdigest()}"))
-    left = [size for size in sizes if size]
-    # More sizes than layers can't be: what is above goes to the last layer.
-    if len(left) > len(names) > 0:
-        left = [*left[: len(names) - 1], sum(left[len(names) - 1 :])]
-    made: list[ChainedLayer] = []
-    for index, name in enumerate(names):
-        spare = len(names) - index - len(left)
-        if left and not (spare and known is not None and known.get(name) == 0):
-            made.append((name, left.pop(0)))
-        else:
-            made.append((name, 0))
-    return made
+    chained = chain_ids(diff_ids)
+    found = sizes_by_history(diff_ids, known_sizes(chained, known or {}), sizes)
+    return [StoredLayer(chain_id, size) for chain_id, size in zip(chained, found, strict=True)]
 
 
 def _by_repository(
-    disk: EngineDisk, layers: Mapping[ImageID, Sequence[ChainedLayer]]
+    disk: EngineDisk, layers: Mapping[ImageID, Sequence[StoredLayer]]
 ) -> tuple[dict[str, int], dict[str, int], int]:
-    holders: dict[str, set[str]] = {}
-    sizes: dict[str, int] = {}
+    holders: dict[ChainID, set[str]] = {}
+    sizes: dict[ChainID, int] = {}
     for image in disk.images:
         for layer, size in layers.get(image.id, ()):
             sizes[layer] = min(size, sizes.get(layer, size))

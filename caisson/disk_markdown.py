@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from caisson.disk_attribution import Attribution
+from caisson.disk_limits import describe_missing
 from caisson.disk_report import DiskReport, FileSystemReport
+from caisson.markdown_table import markdown_table
+from caisson.pressure import LEVELS
 from caisson.sizes import format_size
 from caisson.untrusted import clean, markdown
 
@@ -15,8 +18,7 @@ _MOST_ROWS = 15
 
 def disk_summary(report: DiskReport) -> str:
     """One line: the worst file system's."""
-    order = ("normal", "high", "critical")
-    item = max(report.file_systems, key=lambda item: (order.index(item.level), item.bytes.used_share), default=None)
+    item = max(report.file_systems, key=lambda item: (LEVELS.index(item.level), item.bytes.used_share), default=None)
     return item.summary if item is not None else "no file system"
 
 
@@ -25,28 +27,30 @@ def disk_markdown(report: DiskReport, picture: str) -> str:
     lines = [f"# Docker's disk on {markdown(report.host)}", "", f"As of {report.at:%Y-%m-%d %H:%M:%S} UTC.", ""]
     if picture:
         lines += [f"![Share of the disk in use]({picture})", ""]
-    lines += ["| File system | Holds | State | In use | Free | Inodes | Forecast |", "|---|---|---|---|---|---|---|"]
-    lines += [_row(item) for item in report.file_systems]
+    head = ("File system", "Holds", "State", "In use", "Free", "Inodes", "Forecast")
+    lines.append(markdown_table(head, [_row(item) for item in report.file_systems]))
     if report.attribution is not None:
         lines += ["", *_attribution(report.attribution)]
     return "\n".join(lines) + "\n"
 
 
-def _row(item: FileSystemReport) -> str:
+def _row(item: FileSystemReport) -> list[str]:
     since = f" since {item.since:%a %H:%M} UTC" if item.since is not None and item.level != "normal" else ""
-    missing = [format_size(item.bytes.missing)] if item.bytes.missing else []
-    if item.inodes is not None and item.inodes.missing:
-        missing.append(f"{item.inodes.missing:,} inodes")
-    wanted = f"; {' and '.join(missing)} to be freed" if missing and item.level != "normal" else ""
+    missing = item.bytes.missing, item.inodes.missing if item.inodes is not None else 0
+    wanted = f"; {describe_missing(*missing)} to be freed" if any(missing) and item.level != "normal" else ""
     inodes = f"{item.inodes.used_share:.0%} of {item.inodes.total:,}" if item.inodes is not None else "no limit"
     told = item.bytes.forecast
     if item.inodes is not None and item.inodes.full_in_seconds is not None:
         told += f"; inodes {item.inodes.forecast}"
-    return (
-        f"| {_code(item.path)} | {', '.join(item.holds)} | {_MARKS[item.level]}{since}{wanted} "
-        f"| {item.bytes.used_share:.0%} of {format_size(item.bytes.total)} | {format_size(item.bytes.free)} "
-        f"| {inodes} | {told} |"
-    )
+    return [
+        _code(item.path),
+        ", ".join(item.holds),
+        f"{_MARKS[item.level]}{since}{wanted}",
+        f"{item.bytes.used_share:.0%} of {format_size(item.bytes.total)}",
+        format_size(item.bytes.free),
+        inodes,
+        told,
+    ]
 
 
 def _attribution(found: Attribution) -> Iterator[str]:
@@ -94,15 +98,11 @@ def _attribution(found: Attribution) -> Iterator[str]:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     if not rows:
         return
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows[:_MOST_ROWS]:
-        yield f"| {' | '.join(row)} |"
-    if len(rows) > _MOST_ROWS:
-        yield f"| and {len(rows) - _MOST_ROWS} more |{' |' * (len(head) - 1)}"
+    more = [f"and {len(rows) - _MOST_ROWS} more", *[""] * (len(head) - 1)] if len(rows) > _MOST_ROWS else []
+    yield markdown_table(head, [*rows[:_MOST_ROWS], *([more] if more else [])])
     yield ""
 
 

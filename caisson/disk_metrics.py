@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from caisson.disk_report import DiskReport, FileSystemReport
+from caisson.pressure import LEVELS
 from caisson.settings import Settings
 
 FILE_NAME = "caisson_disk.prom"
-_LEVELS = ("normal", "high", "critical")
 _HELP = {
     "caisson_disk_size_bytes": "Bytes that unprivileged users can fill",
     "caisson_disk_avail_bytes": "Bytes that unprivileged users have left",
@@ -72,7 +72,7 @@ def _values(item: FileSystemReport) -> Iterator[tuple[str, dict[str, str], float
         yield "caisson_disk_files", {}, item.inodes.total
         yield "caisson_disk_files_free", {}, item.inodes.free
         yield "caisson_disk_missing_files", {}, item.inodes.missing
-    for level in _LEVELS:
+    for level in LEVELS:
         yield "caisson_disk_pressure", {"level": level}, int(level == item.level)
     if item.bytes.growth_per_day is not None:
         yield "caisson_disk_growth_bytes_per_day", {}, item.bytes.growth_per_day

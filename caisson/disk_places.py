@@ -61,12 +61,17 @@ def find_places(settings: Settings, ask: Callable[[], EngineInfo], now: datetime
     return Places(engine=engine_mark(settings), found=now, places=docker_places(ask(), settings))
 
 
+def docker_data_root(engine: EngineInfo, settings: Settings) -> Path:
+    """The engine's data root, as this host sees it."""
+    return Path(settings.docker_data_root or engine.data_root)
+
+
 def docker_places(
     engine: EngineInfo, settings: Settings, *, device_of: Callable[[Path], int | None] | None = None
 ) -> tuple[Place, ...]:
     """The distinct file systems, the data root's first. Raises ``SettingsInvalid`` when that is not to be seen."""
     device_of = device_of or _device_of
-    data_root = Path(settings.docker_data_root or engine.data_root)
+    data_root = docker_data_root(engine, settings)
     if device_of(data_root) is None:
         raise SettingsInvalid(
             f"CAISSON_DOCKER_DATA_ROOT: Docker's data root {data_root} is not to be seen on this host.",

@@ -13,7 +13,7 @@ from caisson.disk_limits import DiskLimits, Zone, describe_missing
 from caisson.disk_places import Place
 from caisson.disk_samples import History, byte_points, inode_points
 from caisson.forecast import Forecast, describe, forecast, nearest_full
-from caisson.pressure import Level, Pressure
+from caisson.pressure import LEVELS, Level, Pressure
 from caisson.sizes import format_size
 
 _HORIZONS = (timedelta(days=1), timedelta(days=3), timedelta(days=7), timedelta(days=14))
@@ -123,8 +123,7 @@ def worst(levels: Iterable[Level]) -> Level:
     >>> worst(["normal", "critical", "high"]), worst([])
     ('critical', 'normal')
     """
-    order: tuple[Level, ...] = ("normal", "high", "critical")
-    return max(levels, key=order.index, default="normal")
+    return max(levels, key=LEVELS.index, default="normal")
 
 
 def horizon(found: Forecast | None, told: int) -> int:

@@ -48,11 +48,6 @@ class Look:
     readings: tuple[Reading, ...]
     state: DiskState
 
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing is under pressure and nothing changed: then there is nothing to tell."""
-        return all(item.pressure.level == "normal" and item.change is None for item in self.readings)
-
 
 def look(settings: Settings, state: DiskState, now: datetime, *, ask: Callable[[], EngineInfo] | None = None) -> Look:
     """Read every file system that Docker fills. ``ask`` asks the engine what it is; by default the settings' engine.

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from caisson.engine import EngineEvent, ImageID
 from caisson.last_use import Use
-from caisson.reference import Reference, Tag, parse_reference
+from caisson.reference import Reference, parse_reference
 
 # What is done to an image without using it. All else that there is, or will be, counts as a use.
 _NO_USE = frozenset(("untag", "delete", "prune"))
@@ -125,7 +125,7 @@ def _full_name(text: str) -> str | None:
     if reference.digest is not None:
         # With both, the digest alone says which image it is.
         return f"{reference.repository.canonical()}@{reference.digest}"
-    return f"{reference.repository.canonical()}:{reference.tag or Tag('latest')}"
+    return reference.or_latest().canonical()
 
 
 def _parsed(text: str) -> Reference | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from caisson.build_group import group_key
@@ -16,6 +15,7 @@ from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_doc
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
 from caisson.guard.dockerfile_words import DockerfileError
 from caisson.guard.policy import GuardPolicy
+from caisson.guard.verdict import Verdict
 from caisson.plan import BuildIdentity
 from caisson.reference import Repository, parse_reference
 from caisson.report import GuardCount, GuardDenial, GuardReport
@@ -122,19 +122,11 @@ def _finding(finding: Finding) -> Mapping[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What of a build's wishes was denied, for its failure: the guard's own sentence and rule."""
-
-    rule: str
-    reason: str
-
-
-def find_refusal(summary: AuditSummary) -> Refusal | None:
+def find_refusal(summary: AuditSummary) -> Verdict | None:
     """The first denial that can be why a build failed; None: there was none."""
     for entry in summary.denials:
         if entry.verdict.rule != _DECLINED:
-            return Refusal(entry.verdict.rule, entry.verdict.reason)
+            return entry.verdict
     return None
 
 

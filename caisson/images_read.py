@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from caisson.guard.dockerfile import parse_dockerfile
-from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
+from caisson.guard.dockerfile_lines import Dialect, decode
+from caisson.guard.dockerfile_policy import frontends_of
 from caisson.guard.dockerfile_stages import BuildInputs, resolve_stages
 from caisson.guard.dockerfile_words import DockerfileError
 from caisson.reference import parse_reference
@@ -23,11 +24,7 @@ def images_read(content: bytes, dialect: Dialect, inputs: BuildInputs) -> frozen
         # Another reader (``# syntax=``) can have its own rules.
         return None
     names = {image.name.text for stage in stages for image in stage.images}
-    if inputs.builder == "buildkit":
-        frontends = [value for name, value in inputs.build_args if name == "BUILDKIT_SYNTAX"]
-        if syntax := find_syntax(text):
-            frontends.append(syntax.value)
-        names |= {value.strip().partition(" ")[0] for value in frontends}
+    names |= {frontend.image for frontend in frontends_of(text, inputs)}
     known = frozenset(name for name in names if name is not None)
     return known if len(known) == len(names) and all(map(_is_reference, known)) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from caisson.snapshot import ChainID
 
@@ -50,6 +50,16 @@ def sizes_by_history(layers: Sequence[str], known: Sequence[int], history: Seque
     if rest and sizes:
         sizes[-1] += sum(rest)
     return tuple(sizes)
+
+
+def known_sizes(chain: Sequence[ChainID], sizes: Mapping[ChainID, int]) -> list[int]:
+    """Sizes of the lowest layers, up to the first that is not known."""
+    lower: list[int] = []
+    for chain_id in chain:
+        if chain_id not in sizes:
+            break
+        lower.append(sizes[chain_id])
+    return lower
 
 
 def chain_ids(layers: Sequence[str]) -> tuple[ChainID, ...]:

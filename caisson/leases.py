@@ -27,7 +27,7 @@ from pathlib import Path
 from caisson.engine import ImageID
 from caisson.errors import LedgerUnusable, SettingsInvalid
 from caisson.ledger.leases import LeaseRecord, LeaseRecords
-from caisson.reference import Tag, parse_reference
+from caisson.reference import parse_reference
 
 EVERYTHING = "*"
 """Name that stands for every image: what a build needs can't be told."""
@@ -44,10 +44,7 @@ def lease_name(name: str) -> str:
     """
     if name == EVERYTHING or name.startswith(_IMAGE_ID):
         return name
-    reference = parse_reference(name)
-    if reference.tag is None and reference.digest is None:
-        return f"{reference.canonical()}:{Tag('latest')}"
-    return reference.canonical()
+    return parse_reference(name).or_latest().canonical()
 
 
 @dataclass(frozen=True)

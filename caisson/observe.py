@@ -17,7 +17,7 @@ from caisson.engine import ContainerInfo, Engine, EngineEvent, ImageID, ImageInf
 from caisson.engine_events import ImageNames, registries_of, replay, uses_of
 from caisson.errors import EngineRefused
 from caisson.last_use import Evidence, Use, last_uses
-from caisson.layer_sizes import chain_ids, sizes_by_history, sizes_by_subtraction
+from caisson.layer_sizes import chain_ids, known_sizes, sizes_by_history, sizes_by_subtraction
 from caisson.leases import Held
 from caisson.ledger import KnownImage, Ledger
 from caisson.ledger.observation import Position
@@ -162,7 +162,7 @@ def _read_layers(
 ) -> tuple[StoredLayer, ...] | None:
     """The layers of an image; None when it has gone meanwhile."""
     chain = chain_ids(image.layers)
-    lower = _known_sizes(chain, sizes)
+    lower = known_sizes(chain, sizes)
     if containerd_store:
         found = tuple(lower) if len(lower) == len(chain) else None
     else:
@@ -176,15 +176,6 @@ def _read_layers(
             raise
         found = sizes_by_history(image.layers, lower, steps)
     return tuple(StoredLayer(chain_id, size) for chain_id, size in zip(chain, found, strict=True))
-
-
-def _known_sizes(chain: Sequence[ChainID], sizes: Mapping[ChainID, int]) -> list[int]:
-    lower: list[int] = []
-    for chain_id in chain:
-        if chain_id not in sizes:
-            break
-        lower.append(sizes[chain_id])
-    return lower
 
 
 def _names(

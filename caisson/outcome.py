@@ -18,7 +18,7 @@ from caisson.errors import (
     PidsExhausted,
     WorkspaceFull,
 )
-from caisson.guard_plan import Refusal
+from caisson.guard.verdict import Verdict
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
 from caisson.report import LimitsReport
@@ -52,7 +52,7 @@ def classify_build_failure(
     evidence: CgroupEvidence,
     limits: Limits,
     tail: list[str],
-    refusal: Refusal | None = None,
+    refusal: Verdict | None = None,
 ) -> CaissonError:
     """Which failure a build that ended with ``exit_code`` met; ``tail`` are its last log lines.
 

@@ -17,10 +17,8 @@ from typing import Literal
 from caisson.disk_limits import Zone
 
 Level = Literal["normal", "high", "critical"]
-_ORDER: tuple[Level, ...] = ("normal", "high", "critical")
-
-NEEDED = 2
-"""Readings that a change needs."""
+LEVELS: tuple[Level, ...] = ("normal", "high", "critical")
+"""In the order of severity."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Change:
 
     @property
     def worse(self) -> bool:
-        return _ORDER.index(self.after) > _ORDER.index(self.before)
+        return LEVELS.index(self.after) > LEVELS.index(self.before)
 
 
 def advance(now: Pressure, zone: Zone, at: datetime, *, most_gap: timedelta) -> tuple[Pressure, Change | None]:
@@ -96,7 +94,7 @@ def _agreed(level: Level, before: Level | None, wanted: Level) -> Level | None:
     """The level nearest to the present one that both readings go as far as; None when they go different ways."""
     if before is None:
         return None
-    here, first, second = (_ORDER.index(name) for name in (level, before, wanted))
+    here, first, second = (LEVELS.index(name) for name in (level, before, wanted))
     if (first - here) * (second - here) <= 0:
         return None
-    return _ORDER[min(first, second)] if first > here else _ORDER[max(first, second)]
+    return LEVELS[min(first, second)] if first > here else LEVELS[max(first, second)]

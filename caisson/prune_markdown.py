@@ -7,11 +7,13 @@ labels are a stranger's text and go through ``caisson.untrusted``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from caisson.disk_limits import describe_missing
 from caisson.durations import format_age
 from caisson.engine import short_id
+from caisson.markdown_table import markdown_table
 from caisson.retention.prune_plan import (
     KeptImage,
     PlanItem,
@@ -84,10 +86,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _missing(plan: PrunePlan) -> str:
-    parts = [format_size(plan.missing_bytes)] if plan.missing_bytes else []
-    if plan.missing_inodes:
-        parts.append(f"{plan.missing_inodes:,} inodes")
-    return f"{' and '.join(parts)} to the low threshold would still be missing"
+    missing = describe_missing(plan.missing_bytes, plan.missing_inodes)
+    return f"{missing} to the low threshold would still be missing"
 
 
 def _problems(plan: PrunePlan) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _items(plan: PrunePlan) -> Iterator[str]:
         return
     yield "### What goes, in this order"
     rows = ([str(number), *_row(item, plan.planned)] for number, item in enumerate(plan.items[:MOST_ROWS], start=1))
-    yield _table(["", "What", "Names", "Last use", "Frees", "Rule", "Why"], rows)
+    yield markdown_table(["", "What", "Names", "Last use", "Frees", "Rule", "Why"], rows)
     if len(plan.items) > MOST_ROWS:
         left = plan.items[MOST_ROWS:]
         size = format_size(sum(item.marginal_bytes for item in left))
@@ -166,14 +166,14 @@ def _rules(plan: PrunePlan) -> Iterator[str]:
     rows = [[code(rule), f"{counts[rule]:,}", format_size(plan.kept_bytes.get(rule, 0))] for rule in order]
     if shared := plan.kept_bytes.get(_SEVERAL, 0):
         rows.append(["shared by images of several rules", "", format_size(shared)])
-    yield _table(["Kept by", "Images", "Bytes that only these hold"], rows)
+    yield markdown_table(["Kept by", "Images", "Bytes that only these hold"], rows)
 
 
 def _kept(plan: PrunePlan) -> Iterator[str]:
     kept = sorted(plan.kept, key=lambda item: (-item.marginal_bytes, item.image.id))
     if not kept:
         return
-    yield _table(["Image", "Names", "Last use", "Alone holds", "Rule", "Why"], _kept_rows(kept, plan.planned))
+    yield markdown_table(["Image", "Names", "Last use", "Alone holds", "Rule", "Why"], _kept_rows(kept, plan.planned))
     if len(kept) > MOST_ROWS:
         yield f"{len(kept) - MOST_ROWS:,} more are in the JSON only."
 
@@ -188,8 +188,3 @@ def _kept_rows(kept: Sequence[KeptImage], now: datetime) -> Iterator[list[str]]:
             code(item.rule),
             markdown(item.reason),
         ]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

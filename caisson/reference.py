@@ -138,6 +138,14 @@ class Reference:
         """The short form, as the engine lists it."""
         return f"{self.repository.familiar()}{self._suffix()}"
 
+    def or_latest(self) -> Reference:
+        """What an engine takes it for: with neither tag nor digest, the tag ``latest``.
+
+        >>> str(parse_reference("debian").or_latest()), str(parse_reference("debian:12").or_latest())
+        ('debian:latest', 'debian:12')
+        """
+        return self if self.tag or self.digest else Reference(self.repository, Tag("latest"))
+
     def _suffix(self) -> str:
         return f"{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
 

@@ -6,9 +6,10 @@ repository can influence goes through ``caisson.untrusted``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from caisson.engine import short_id
+from caisson.markdown_table import markdown_table
 from caisson.report import BuildReport, LimitsReport, PostureReport, TagReport
 from caisson.report_picture import format_seconds, picture
 from caisson.sizes import format_size
@@ -74,7 +75,7 @@ def _image(report: BuildReport) -> Iterator[str]:
     yield f"### Image {code(report.image)}"
     pushed = any(tag.digest for tag in report.tags)
     header = ["Tag", "Why", "Was", *(["Digest"] if pushed else [])]
-    yield _table(header, (_tag_row(report, tag, pushed=pushed) for tag in report.tags))
+    yield markdown_table(header, (_tag_row(report, tag, pushed=pushed) for tag in report.tags))
     digests = dict.fromkeys(f"{report.image}@{tag.digest}" for tag in report.tags if tag.digest)
     # A block, since IDs are there to be copied, and too long for a table.
     yield code_block([f"image ID  {report.image_id}", *(f"digest    {digest}" for digest in digests)])
@@ -98,7 +99,7 @@ def _time(report: BuildReport) -> Iterator[str]:
 
 def _facts(report: BuildReport) -> Iterator[str]:
     yield "### Facts"
-    yield _table(["", ""], ([name, value] for name, value in _fact_rows(report) if value))
+    yield markdown_table(["", ""], ([name, value] for name, value in _fact_rows(report) if value))
 
 
 def _fact_rows(report: BuildReport) -> Iterator[tuple[str, str]]:
@@ -139,7 +140,7 @@ def _limits(report: BuildReport) -> Iterator[str]:
         return
     yield "### Limits"
     yield f"**{limits.status}**: {markdown(limits.reason)}"
-    yield _table(["Limit", "Asked for", "The kernel has"], _limit_rows(limits))
+    yield markdown_table(["Limit", "Asked for", "The kernel has"], _limit_rows(limits))
 
 
 def _limit_rows(limits: LimitsReport) -> Iterator[list[str]]:
@@ -171,7 +172,7 @@ def _posture(report: BuildReport) -> Iterator[str]:
     yield f"### Security posture: {counts}"
     wanting = [item for status in ("fail", "not applicable") for item in items if item.status == status]
     if wanting:
-        yield _table(["", "What", "As it was found"], (_posture_row(item) for item in wanting))
+        yield markdown_table(["", "What", "As it was found"], (_posture_row(item) for item in wanting))
     passed = [f"✓ {item.title}: {_found(item)}" for item in items if item.status == "pass"]
     if passed:
         yield folded_block(f"The {len(passed)} that pass", passed)
@@ -193,7 +194,7 @@ def _guard(report: BuildReport) -> Iterator[str]:
     yield f"### Guard of the socket: {allowed} allowed, {guard.denied} denied"
     if guard.denials:
         rows = ([code(f"{item.method} {item.path}"), code(item.rule), markdown(item.reason)] for item in guard.denials)
-        yield _table(["Denied", "Rule", "Why"], rows)
+        yield markdown_table(["Denied", "Rule", "Why"], rows)
         if guard.denied > len(guard.denials):
             yield f"{guard.denied - len(guard.denials)} more are in the audit only."
     counts = [f"{item.count:>6}  {item.verdict}  {item.rule}" for item in guard.counts]
@@ -215,8 +216,3 @@ def _log(report: BuildReport) -> Iterator[str]:
     yield folded_block(f"The last {len(report.log_tail)} lines of the log", report.log_tail)
     if report.log_file:
         yield f"The whole log is on {markdown(report.host)} in {code(report.log_file)}."
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from caisson.build import Build
 from caisson.disk import read_disk_usage, require_room
 from caisson.disk_attribution import holders
-from caisson.disk_places import docker_places
+from caisson.disk_places import docker_data_root, docker_places
 from caisson.disk_state import read_attribution
 from caisson.disk_watch import require_uncritical
 from caisson.errors import SettingsInvalid
@@ -27,7 +26,7 @@ def check_disk(build: Build) -> None:
     """
     engine = build.record.engine
     assert engine is not None
-    usage = read_disk_usage(Path(build.settings.docker_data_root or engine.data_root))
+    usage = read_disk_usage(docker_data_root(engine, build.settings))
     build.log.line(f"{usage.path}: {format_size(usage.free_bytes)} and {usage.free_inodes:,} inodes free")
     require_room(usage, min_free_bytes=build.settings.min_free_bytes, min_free_inodes=build.settings.min_free_inodes)
     try:

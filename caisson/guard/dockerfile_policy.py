@@ -104,12 +104,10 @@ def check_dockerfile(
     [('add-private-host', 2)]
     """
     text, dialect = decode(source), policy.dialect
-    findings: list[Finding] = []
-    if inputs.builder == "buildkit":
-        frontends = _frontends(text, inputs)
-        findings += _frontend_findings(frontends, policy)
-        if not findings and any(policy.follows_syntax or not line for line, _, _ in frontends):
-            dialect = Dialect.SPACED_HEREDOCS
+    frontends = frontends_of(text, inputs)
+    findings = list(_frontend_findings(frontends, policy))
+    if not findings and any(policy.follows_syntax or not frontend.line for frontend in frontends):
+        dialect = Dialect.SPACED_HEREDOCS
     file = parse_dockerfile(text, dialect)
     fetches = Fetches.HTTP if inputs.builder == "classic" else _FETCHES[dialect]
     for stage in resolve_stages(file, inputs):
@@ -129,20 +127,36 @@ _FETCHES = {
 }
 
 
-def _frontends(text: str, inputs: BuildInputs) -> list[tuple[int, str, str]]:
-    """Line, where it stands, and value of each image that would read the file in the engine's place."""
+@dataclass(frozen=True)
+class FrontendUse:
+    """An image that would read the file in the engine's place: the line (0: not in the file), where it stands, and
+    its value."""
+
+    line: int
+    by: str
+    value: str
+
+    @property
+    def image(self) -> str:
+        """BuildKit takes what stands before the first space, and gives the frontend the rest."""
+        return self.value.strip().partition(" ")[0]
+
+
+def frontends_of(text: str, inputs: BuildInputs) -> list[FrontendUse]:
+    """All that are named, on a builder that would run them."""
+    if inputs.builder != "buildkit":
+        return []
     syntax = find_syntax(text)
-    named = [(syntax.line, "'# syntax='", syntax.value)] if syntax is not None else []
-    return named + [(0, name, value) for name, value in inputs.build_args if name == "BUILDKIT_SYNTAX"]
+    named = [FrontendUse(syntax.line, "'# syntax='", syntax.value)] if syntax is not None else []
+    return named + [FrontendUse(0, name, value) for name, value in inputs.build_args if name == "BUILDKIT_SYNTAX"]
 
 
-def _frontend_findings(frontends: list[tuple[int, str, str]], policy: DockerfilePolicy) -> Iterator[Finding]:
+def _frontend_findings(frontends: list[FrontendUse], policy: DockerfilePolicy) -> Iterator[Finding]:
     """Such an image runs with all that the build may do, and more."""
-    for line, what, value in frontends:
-        # BuildKit takes what stands before the first space, and gives the frontend the rest.
-        if not _listed(_reference(value.strip().partition(" ")[0]), policy.frontends):
-            reason = f"{what} has {_shown(value)} read the file, an image that would run in the engine's hands"
-            yield Finding("frontend-image", line, reason, "frontends")
+    for used in frontends:
+        if not _listed(_reference(used.image), policy.frontends):
+            reason = f"{used.by} has {_shown(used.value)} read the file, an image that would run in the engine's hands"
+            yield Finding("frontend-image", used.line, reason, "frontends")
 
 
 def _image_findings(image: ImageUse, policy: DockerfilePolicy) -> Iterator[Finding]:

@@ -16,12 +16,10 @@ from itertools import takewhile
 
 from caisson.engine import ImageID
 from caisson.plan import REPOSITORY_UNDER_CONSTRUCTION
-from caisson.reference import Reference, Repository, Tag, parse_reference
+from caisson.reference import Reference, Repository, parse_reference
 from caisson.retention.patterns import matches_reference, matches_repository, matches_tag
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
 from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot
-
-_LATEST = Tag("latest")
 
 
 class Facts:
@@ -222,7 +220,5 @@ def _keys(reference: Reference) -> Iterator[str]:
         yield f"{reference.repository.canonical()}@{reference.digest}"
         # Where a name can't be told, the containerd store's image ID is the digest itself.
         yield str(reference.digest)
-    if reference.tag is not None:
-        yield f"{reference.repository.canonical()}:{reference.tag}"
-    elif reference.digest is None:
-        yield f"{reference.repository.canonical()}:{_LATEST}"
+    if (tag := reference.or_latest().tag) is not None:
+        yield f"{reference.repository.canonical()}:{tag}"

@@ -13,7 +13,6 @@ from caisson.guard.audit import Audit, Entry
 from caisson.guard.verdict import Verdict
 from caisson.guard_plan import (
     LARGEST_DOCKERFILE,
-    Refusal,
     build_inputs,
     dockerfile_policy,
     find_refusal,
@@ -113,7 +112,7 @@ def test_what_clients_only_try_out_is_no_reason_for_a_failure() -> None:
     audit.record(Entry("decision", Verdict("deny", "buildkit-declined", "Not here.")))
     assert find_refusal(audit.summary()) is None
     audit.record(Entry("decision", Verdict("deny", "build-name", "Another name."), "POST", "/build"))
-    assert find_refusal(audit.summary()) == Refusal("build-name", "Another name.")
+    assert find_refusal(audit.summary()) == Verdict("deny", "build-name", "Another name.")
     report = guard_report(audit.summary(), "/log")
     assert (report.denied, len(report.denials), report.audit_file) == (2, 2, "/log")
     assert {(item.verdict, item.rule): item.count for item in report.counts} == {
