@@ -6,12 +6,12 @@ node_exporter (``node_filesystem_avail_bytes``).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from caisson.disk_report import DiskReport, FileSystemReport
 from caisson.pressure import LEVELS
+from caisson.private_file import write_public
 from caisson.settings import Settings
 
 FILE_NAME = "caisson_disk.prom"
@@ -52,16 +52,8 @@ def render_metrics(report: DiskReport) -> str:
 
 def write_metrics(settings: Settings, report: DiskReport) -> None:
     """Replace the file in one go, for everybody to read: node_exporter is another user. Raises ``OSError``."""
-    path = metrics_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # node_exporter reads every *.prom; half a file must not have that name.
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_text(render_metrics(report), encoding="utf-8")
-        new.chmod(0o644)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    # node_exporter reads every *.prom; half a file never has that name.
+    write_public(metrics_file(settings), render_metrics(report))
 
 
 def _values(item: FileSystemReport) -> Iterator[tuple[str, dict[str, str], float]]:

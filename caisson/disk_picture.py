@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from xml.sax.saxutils import escape
 
+from caisson.svg import data_uri
 from caisson.untrusted import clean, shorten
 
 _GROUND, _TEXT, _LOUD, _LINE = "#1f2937", "#aab4c3", "#f3f4f6", "#60a5fa"
@@ -34,7 +34,7 @@ def disk_picture(series: Sequence[Series], *, now: datetime, span: timedelta) ->
     shown = [item for item in series if sum(begin <= at <= now for at, _ in item.points) > 1]
     if not shown:
         return ""
-    return "data:image/svg+xml;base64," + base64.b64encode(disk_svg(shown, begin=begin, now=now).encode()).decode()
+    return data_uri(disk_svg(shown, begin=begin, now=now))
 
 
 def disk_svg(series: Sequence[Series], *, begin: datetime, now: datetime) -> str:

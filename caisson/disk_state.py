@@ -5,8 +5,6 @@ It may be lost at any time: then pressure is found out anew with two readings, a
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from caisson.disk_attribution import Attribution
 from caisson.disk_places import Places
+from caisson.file_lock import locked_if_free
 from caisson.pressure import Level, Pressure
 from caisson.private_file import write_private
 
@@ -98,13 +97,5 @@ def write_attribution(state_dir: Path, attribution: Attribution) -> None:
 def only_one(state_dir: Path, what: str) -> Iterator[bool]:
     """Hold a lock of that name for the block; yields False where another process holds it. Raises ``OSError``."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(state_dir / f"{what}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(descriptor)
+    with locked_if_free(state_dir / f"{what}.lock") as mine:
+        yield mine

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from caisson.engine import ImageID
 from caisson.errors import LedgerUnusable, SettingsInvalid
+from caisson.file_lock import locked, locked_if_free, unlock
 from caisson.ledger.leases import LeaseRecord, LeaseRecords
 from caisson.reference import parse_reference
 
@@ -104,14 +105,14 @@ class Leases:
             yield lease
         finally:
             path.unlink(missing_ok=True)
-            _unlock(descriptor)
+            unlock(descriptor)
             with suppress(LedgerUnusable):
                 self._records.remove(path.stem)
 
     @contextmanager
     def exclude(self) -> Iterator[Held]:
         """The host alone, for one removal; meanwhile no build takes or widens a lease. Gives what is held."""
-        with self._file("turnstile", fcntl.LOCK_EX) as turnstile, self._file("gate", fcntl.LOCK_EX):
+        with locked(self._directory / "turnstile") as turnstile, locked(self._directory / "gate"):
             fcntl.flock(turnstile, fcntl.LOCK_UN)
             yield self._read()
 
@@ -123,30 +124,15 @@ class Leases:
     @contextmanager
     def only_prune(self) -> Iterator[bool]:
         """Whether this is the only prune of the host now; where it is, until this is left. Never waits."""
-        with self._file("prune", None) as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with locked_if_free(self._directory / "prune") as mine:
+            yield mine
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """The gate open: no removal is under way. Held for a moment only."""
-        with self._file("turnstile", fcntl.LOCK_EX) as turnstile, self._file("gate", fcntl.LOCK_SH):
+        with locked(self._directory / "turnstile") as turnstile, locked(self._directory / "gate", shared=True):
             fcntl.flock(turnstile, fcntl.LOCK_UN)
             yield
-
-    @contextmanager
-    def _file(self, name: str, kind: int | None) -> Iterator[int]:
-        descriptor = os.open(self._directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if kind is not None:
-                fcntl.flock(descriptor, kind)
-            yield descriptor
-        finally:
-            _unlock(descriptor)
 
     def _read(self) -> Held:
         """With the gate closed: no lease comes, none is widened; one may end."""
@@ -179,12 +165,6 @@ class Lease:
             os.pwrite(self._descriptor, content, 0)
         self._record = record
         self._records.put(record)
-
-
-def _unlock(descriptor: int) -> None:
-    # Closing alone would leave the lock with a child that was forked meanwhile.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
 
 
 def _read_lease(path: Path) -> LeaseRecord | None:

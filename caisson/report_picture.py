@@ -6,13 +6,13 @@ code are in both of their themes. Pure.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape
 
 from caisson.report import BuildReport
+from caisson.svg import data_uri
 from caisson.untrusted import clean, shorten
 
 Kind = Literal["completed", "cached", "failed", "skipped"]
@@ -96,8 +96,7 @@ def picture(report: BuildReport) -> str:
     rows = bars(report)
     if not rows:
         return ""
-    encoded = base64.b64encode(svg(rows, total=report.seconds).encode()).decode()
-    return f"data:image/svg+xml;base64,{encoded}"
+    return data_uri(svg(rows, total=report.seconds))
 
 
 def svg(rows: Sequence[Bar], *, total: float) -> str:

@@ -7,7 +7,7 @@ one that a sender writes, and nothing is announced after the last file. What is 
 
 from __future__ import annotations
 
-from caisson.guard.grpc import PREFIX
+from caisson.guard.grpc import PREFIX, message_size
 from caisson.guard.verdict import Denied
 
 # The longest head: type, the ID's number and data's length, each number in five bytes at most.
@@ -35,23 +35,14 @@ class ContextStream:
                 at += step
                 continue
             known = self._begun + data[at : at + PREFIX + _HEAD - len(self._begun)]
-            size = self._size(known) if len(known) >= PREFIX else _HEAD
-            head = PREFIX + min(size, _HEAD)
-            if len(known) < head:
+            size = message_size(known, self._limit)
+            if size is None or len(known) < (head := PREFIX + min(size, _HEAD)):
                 self._begun = known
                 return
             self._check(known[PREFIX:head], size)
             self._left = size - (head - PREFIX)
             at += head - len(self._begun)
             self._begun = b""
-
-    def _size(self, known: bytes) -> int:
-        if known[0]:
-            raise Denied("grpc-message", "A message is compressed, or begins as none does.")
-        size = int.from_bytes(known[1:PREFIX], "big")
-        if size > self._limit:
-            raise Denied("grpc-message", f"A message of {size} bytes is larger than {self._limit}.")
-        return size
 
     def _check(self, head: bytes, size: int) -> None:
         if not size or head[0] == _STAT:

@@ -89,6 +89,19 @@ def read_call(fields: HeaderList) -> Call:
     return Call(values[":path"], values.get("grpc-timeout", ""), values.get(BUILD_ID, ""))
 
 
+def message_size(begun: bytes | bytearray, limit: int) -> int | None:
+    """The size of the message that begins so; None while its prefix is not whole. Raises ``Denied`` for one that is
+    compressed, or larger than ``limit``."""
+    if begun and begun[0]:
+        raise Denied("grpc-message", "A message is compressed, or begins as none does.")
+    if len(begun) < PREFIX:
+        return None
+    size = int.from_bytes(begun[1:PREFIX], "big")
+    if size > limit:
+        raise Denied("grpc-message", f"A message of {size} bytes is larger than {limit}.")
+    return size
+
+
 class RequestReader:
     """The one message of a unary request, in any pieces; ``limit`` is its largest size in bytes."""
 
@@ -101,14 +114,8 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         self._held += data
-        if self._held and self._held[0]:
-            raise Denied("grpc-message", "A message is compressed, or begins as none does.")
-        if len(self._held) < PREFIX:
-            return
-        size = int.from_bytes(self._held[1:PREFIX], "big")
-        if size > self._limit:
-            raise Denied("grpc-message", f"A message of {size} bytes is larger than {self._limit}.")
-        if len(self._held) > PREFIX + size:
+        size = message_size(self._held, self._limit)
+        if size is not None and len(self._held) > PREFIX + size:
             raise Denied("grpc-message", "A request has more than one message.")
 
     def finish(self) -> bytes:
@@ -137,13 +144,8 @@ class MessageSizes:
             taken = bytes(data[at : at + PREFIX - len(self._prefix)])
             self._prefix += taken
             at += len(taken)
-            if self._prefix[0]:
-                raise Denied("grpc-message", "A message is compressed, or begins as none does.")
-            if len(self._prefix) == PREFIX:
-                self._left = int.from_bytes(self._prefix[1:], "big")
-                self._prefix = b""
-                if self._left > self._limit:
-                    raise Denied("grpc-message", f"A message of {self._left} bytes is larger than {self._limit}.")
+            if (size := message_size(self._prefix, self._limit)) is not None:
+                self._left, self._prefix = size, b""
 
 
 class MessageReader:
@@ -160,14 +162,7 @@ class MessageReader:
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The messages that ``data`` completes, one after the other, so that each is judged before the next is read."""
         self._held += data
-        while self._held:
-            if self._held[0]:
-                raise Denied("grpc-message", "A message is compressed, or begins as none does.")
-            if len(self._held) < PREFIX:
-                return
-            size = int.from_bytes(self._held[1:PREFIX], "big")
-            if size > self._limit:
-                raise Denied("grpc-message", f"A message of {size} bytes is larger than {self._limit}.")
+        while (size := message_size(self._held, self._limit)) is not None:
             if len(self._held) < PREFIX + size:
                 return
             message = bytes(self._held[PREFIX : PREFIX + size])

@@ -10,15 +10,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from caisson.errors import LedgerUnusable
+from caisson.file_lock import locked
 from caisson.ledger.schema import VERSION, migrate, missing_parts, read_schema, read_version
 from caisson.ledger.stamps import to_stamp
 
@@ -40,10 +40,10 @@ class LedgerFile:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._keep_reserve()
-            with self._locked(fcntl.LOCK_SH):
+            with self._locked(shared=True):
                 is_ready = path.exists() and self._find_damage() is None and self._version() == VERSION
             if not is_ready:
-                with self._locked(fcntl.LOCK_EX):
+                with self._locked(shared=False):
                     self._make_ready()
 
     @contextmanager
@@ -61,7 +61,7 @@ class LedgerFile:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         self._keep_reserve()
-        with _explained(self.path), self._locked(fcntl.LOCK_SH), self._connection() as database:
+        with _explained(self.path), self._locked(shared=True), self._connection() as database:
             database.execute(begin)
             if (version := read_version(database)) != VERSION:
                 database.execute("ROLLBACK")
@@ -84,16 +84,8 @@ class LedgerFile:
         finally:
             database.close()
 
-    @contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
-        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, kind)
-            yield
-        finally:
-            # Closing alone would leave the lock with a child that was forked meanwhile.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+    def _locked(self, *, shared: bool) -> AbstractContextManager[int]:
+        return locked(self.path.with_name(f"{self.path.name}.lock"), shared=shared)
 
     def _keep_reserve(self) -> None:
         reserve = self.path.with_name(f"{self.path.name}.reserve")
