@@ -219,8 +219,9 @@ def _correlation(residuals: Sequence[float]) -> float:
     """Of each residual with the next, from 0 up: samples that alternate don't make the fit any surer."""
     mean = statistics.fmean(residuals)
     centred = [value - mean for value in residuals]
-    power = sum(value * value for value in centred)
-    if not power:
+    # Samples are whole bytes and inodes: below one of them it is the rounding that depends on itself, not the disk.
+    if max(map(abs, centred)) < 1:
         return 0.0
+    power = sum(value * value for value in centred)
     found = sum(a * b for a, b in itertools.pairwise(centred)) / power
     return min(max(found, 0.0), _MOST_CORRELATION)

@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from caisson.disk_limits import Zone
@@ -107,6 +107,7 @@ def test_growth_that_stands_out_of_the_noise_is_found_with_its_interval(
 
 
 @given(rate=st.floats(0.5, 50), free=st.floats(0.1, 200), minutes=st.integers(60, 3000))
+@example(rate=10.938817859916576, free=1.0, minutes=60)
 def test_a_straight_line_is_full_when_it_reaches_the_end(rate: float, free: float, minutes: int) -> None:
     found = of(line(rate, minutes=minutes), free=free)
     true_seconds = free / rate * 86400
