@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from caisson.guard.build_query import read_build_query
 from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN, STATUS
@@ -23,7 +23,6 @@ from caisson.guard.http1 import (
     CHUNKED,
     BodyReader,
     Framing,
-    HeadReader,
     Malformed,
     parse_answer,
     parse_request,
@@ -39,6 +38,7 @@ from caisson.guard.session_mediator import SessionMediator
 from caisson.guard.tarscan import BLOCK, END_OF_ARCHIVE, TarScan
 from caisson.guard.verdict import Denied
 from tests.buildkit_client import BRIDGE, CONTROL, GREETING, POLICY, SESSION, Client, mediator, pb, read_calls, solve
+from tests.in_pieces import pieces, read_head
 
 Target = Callable[[bytes], None]
 Outcome = tuple[bytes, str]
@@ -52,26 +52,11 @@ def _first(data: bytes) -> tuple[int, bytes]:
     return (data[0] if data else 0), data[1:]
 
 
-def _pieces(data: bytes, step: int) -> Iterator[bytes]:
-    return (data[at : at + step] for at in range(0, len(data), step))
-
-
 def fuzz_head(data: bytes) -> None:
     """A head is the same in any pieces, and what is written of it is read as it was."""
     choice, data = _first(data)
 
-    def read(step: int) -> object:
-        reader, rest = HeadReader(300), _pieces(data, step)
-        try:
-            for piece in rest:
-                if (found := reader.feed(piece)) is not None:
-                    return found[0], found[1] + b"".join(rest)
-        except Malformed as error:
-            return str(error)
-        return None
-
-    whole = read(len(data) or 1)
-    assert read(_STEPS[choice % 8]) == whole
+    assert read_head(data, _STEPS[choice % 8], 300) == read_head(data, len(data) or 1, 300)
     with contextlib.suppress(Malformed):
         parse_answer(data).framing("GET")
     try:
@@ -94,7 +79,7 @@ def fuzz_body(data: bytes) -> None:
     def read(step: int) -> object:
         reader, body = BodyReader(framing), b""
         try:
-            for piece in _pieces(data, step):
+            for piece in pieces(data, step):
                 body += b"".join(reader.feed(piece))
         except Malformed:
             return None
@@ -153,7 +138,7 @@ def fuzz_tar(data: bytes) -> None:
     def scan(step: int) -> Outcome:
         scanner, passed = TarScan("Dockerfile", 1 << 20), b""
         try:
-            for piece in _pieces(data, step):
+            for piece in pieces(data, step):
                 passed += b"".join(scanner.feed(piece))
             scanner.finish()
         except Denied as denied:
@@ -169,7 +154,7 @@ def fuzz_tar(data: bytes) -> None:
 def _mediated(data: bytes, step: int) -> Outcome:
     guard, passed = mediator(), b""
     try:
-        for piece in _pieces(data, step):
+        for piece in pieces(data, step):
             passed += guard.client_bytes(piece).to_daemon
     except Denied as denied:
         return passed, denied.rule
@@ -191,7 +176,7 @@ def fuzz_grpc(data: bytes) -> None:
     try:
         passed = Passed(*guard.client_bytes(GREETING + Client().call(f"{CONTROL}Solve", solve())))
         assert read_calls(passed.to_daemon)
-        for piece in _pieces(data, _STEPS[choice % 8]):
+        for piece in pieces(data, _STEPS[choice % 8]):
             guard.server_bytes(piece)
     except Denied:
         pass
@@ -242,7 +227,7 @@ def fuzz_session(data: bytes) -> None:
         session, found = SessionMediator(lambda _: None), b""
         session.server_bytes(asked)
         try:
-            for piece in _pieces(write_settings({}) + data, step):
+            for piece in pieces(write_settings({}) + data, step):
                 found += session.client_bytes(piece).to_daemon
         except Denied as denied:
             return found, denied.rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,3 +61,24 @@ def guarded(
     )
     with guard:
         yield found
+
+
+def upgrade(path: str, **headers: str) -> bytes:
+    """The request for an h2c stream; ``headers`` are those of a session (``uuid``, ``grpc_method``)."""
+    lines = [f"POST {path} HTTP/1.1", "Host: docker", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 0"]
+    lines += [f"X-Docker-Expose-Session-{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "\r\n"]).encode()
+
+
+@contextlib.contextmanager
+def upgraded(to: Path, request: bytes, *, seconds: float = 10) -> Iterator[socket.socket]:
+    """A connection that is HTTP/2 by now; ``seconds`` is its time-out."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(seconds)
+        stream.connect(str(to))
+        stream.sendall(request)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += stream.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        yield stream

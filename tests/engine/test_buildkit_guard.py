@@ -21,7 +21,7 @@ from caisson.reference import parse_reference
 from caisson.spec import RESERVED_REGISTRY
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
-from tests.engine.guarded import Guarded, guarded
+from tests.engine.guarded import Guarded, guarded, upgrade, upgraded
 
 IMAGE = "caisson.invalid/build:guard-test"
 POLICY = GuardPolicy(
@@ -145,19 +145,6 @@ def test_a_dockerfile_that_is_a_link_or_came_before_is_built(
     docker(engine_host.docker_host, "rmi", IMAGE)
 
 
-def upgraded(host: Path) -> socket.socket:
-    stream = socket.socket(socket.AF_UNIX)
-    stream.settimeout(10)
-    stream.connect(str(host))
-    stream.sendall(
-        b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
-    )
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += stream.recv(1)
-    return stream
-
-
 def answers(stream: socket.socket, wanted: int) -> bytes:
     """All until the answer on that stream has come; the daemon's own is told by ``grpc-status`` in a trailer."""
     received = b""
@@ -183,7 +170,7 @@ def answers(stream: socket.socket, wanted: int) -> bytes:
     ],
 )
 def test_an_attack_reaches_no_engine(guard: Guarded, path: str, message: bytes) -> None:
-    with upgraded(guard.socket) as stream:
+    with upgraded(guard.socket, upgrade("/grpc")) as stream:
         client = Client()
         stream.sendall(GREETING + client.call(path, message))
         received = answers(stream, 1)
@@ -193,7 +180,7 @@ def test_an_attack_reaches_no_engine(guard: Guarded, path: str, message: bytes) 
 
 def test_without_the_guard_it_does(engine_host: EngineHost) -> None:
     """Else the test above would prove nothing."""
-    with upgraded(engine_host.socket) as stream:
+    with upgraded(engine_host.socket, upgrade("/grpc")) as stream:
         # The answer tells of every layer of every build, and is long.
         greeting = PREFACE + write_settings({4: 8 << 20}) + window_update(0, 8 << 20)
         stream.sendall(greeting + Client().call(f"{CONTROL}DiskUsage"))

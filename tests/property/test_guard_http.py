@@ -21,7 +21,6 @@ from caisson.guard.http1 import (
     LAST_CHUNK,
     BodyReader,
     Framing,
-    HeadReader,
     Malformed,
     RequestHead,
     chunk,
@@ -37,6 +36,7 @@ from caisson.guard.rules import ENDPOINTS, EngineFacts, Forward, Upgrade, judge
 from caisson.guard.tarscan import END_OF_ARCHIVE, TarScan
 from caisson.guard.verdict import Denied
 from caisson.reference import parse_reference
+from tests.in_pieces import pieces, read_head
 
 POLICY = GuardPolicy(
     image=parse_reference("caisson.local/build:abc"),
@@ -64,28 +64,12 @@ targets = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_siz
 Result = TypeVar("Result")
 
 
-def pieces(data: bytes, step: int) -> Iterable[bytes]:
-    return (data[at : at + step] for at in range(0, len(data), step))
-
-
 def judged(call: Callable[[], Result]) -> tuple[Result | None, str]:
     """What a call returns, or the rule by which it denies; whatever else it raises fails the test."""
     try:
         return call(), ""
     except Denied as denied:
         return None, denied.rule or "none"
-
-
-def read_head(data: bytes, step: int, limit: int) -> tuple[bytes, bytes] | str | None:
-    """Head and rest, or why there is none."""
-    reader, rest = HeadReader(limit), iter(pieces(data, step))
-    try:
-        for piece in rest:
-            if (found := reader.feed(piece)) is not None:
-                return found[0], found[1] + b"".join(rest)
-    except Malformed as error:
-        return str(error)
-    return None
 
 
 @given(heads, st.binary(max_size=20), steps, st.integers(1, 60))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,7 @@ from tests.engine.attacks import grpc, grpc_wire
 from tests.engine.attacks.case import Refuses
 from tests.engine.attacks.grpc import GrpcAttack, answers
 from tests.engine.attacks.lab import Answer, Case, Lab, open_lab
-
-_UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
+from tests.engine.guarded import upgrade, upgraded
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +28,7 @@ def call(attack: GrpcAttack, case: Case, path: Path) -> Answer:
     """Send the frames once the stream is h2c, and take what comes until the first call is answered."""
     frames, case.hits = attack.frames(case), case.lab.server.hits
     begun = time.monotonic()
-    with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(attack.waits)
-        stream.connect(str(path))
-        stream.sendall(_UPGRADE)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += stream.recv(1)
-        assert head.startswith(b"HTTP/1.1 101 "), head
+    with upgraded(path, upgrade("/grpc"), seconds=attack.waits) as stream:
         received, closed = b"", False
         with contextlib.suppress(TimeoutError):
             try:

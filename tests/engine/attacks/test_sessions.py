@@ -15,6 +15,7 @@ from tests.buildkit_client import CONTROL, Client, pb
 from tests.conftest import EngineHost
 from tests.engine.attacks.grpc import GREETING
 from tests.engine.attacks.lab import Lab, open_lab
+from tests.engine.guarded import upgrade, upgraded
 
 _FILES = "/moby.filesync.v1.FileSync/DiffCopy"
 
@@ -23,25 +24,6 @@ _FILES = "/moby.filesync.v1.FileSync/DiffCopy"
 def lab(engine_host: EngineHost, tmp_path: Path) -> Iterator[Lab]:
     with open_lab(engine_host, tmp_path) as lab:
         yield lab
-
-
-def upgrade(path: str, **headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: docker", "Connection: Upgrade", "Upgrade: h2c"]
-    lines += [f"X-Docker-Expose-Session-{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "\r\n"]).encode()
-
-
-@contextlib.contextmanager
-def upgraded(to: Path, request: bytes) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(10)
-        stream.connect(str(to))
-        stream.sendall(request)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += stream.recv(1)
-        assert head.startswith(b"HTTP/1.1 101 "), head
-        yield stream
 
 
 def asked_for(stream: socket.socket, seconds: float) -> set[str]:
