@@ -37,7 +37,7 @@ def server_url(settings: Settings) -> str:
 def server_command(settings: Settings) -> list[str]:
     """uvicorn on Prefect's app: what ``prefect server start`` does, in one process instead of two."""
     return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *(sys.executable, "-m", "uvicorn", "--factory", "deployments.server_app:create_app"),
         *("--host", settings.server_host, "--port", str(settings.server_port)),
         *("--log-level", "warning", "--timeout-keep-alive", "60", "--timeout-graceful-shutdown", "3"),
     ]
@@ -66,7 +66,6 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(
             dict.fromkeys(("prefect.flow-run.heartbeat", *_EVENTS_OF_EACH_RUN), _DAY_SECONDS)
         ),
-        "PREFECT__SERVER_FINAL": "1",
     }
     if settings.database_url:
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.database_url
