@@ -122,6 +122,9 @@ def test_a_filled_form_becomes_a_build_that_is_seen_live_and_a_report_with_its_p
         (run,) = [FlowRunId(run["id"]) for run in api.post("/flow_runs/filter", {})]
 
     page.goto(f"{ui.v2}/runs/flow-run/{run}")
+    # The page draws only the lines that are in view.
+    page.get_by_role("combobox").filter(has_text="Oldest to newest").click()
+    page.get_by_role("option", name="Newest to oldest").click()
     expect(page.get_by_text("tick 3").first).to_be_visible()
     assert ui.host.state(run).state_name == "Running", "the log is seen only when all is over"
     state = ui.host.wait_for_state(run, "Completed", "Failed", "Crashed", seconds=120)
