@@ -26,7 +26,14 @@ from caisson.engine import (
     RegistryAuth,
 )
 from caisson.engine_disk import EngineDisk, parse_engine_disk
-from caisson.errors import BuilderImageMissing, EngineLost, EngineRefused, EngineUnreachable, SettingsInvalid
+from caisson.errors import (
+    BuilderImageMissing,
+    EngineLost,
+    EngineRefused,
+    EngineUnreachable,
+    RemovalRefused,
+    SettingsInvalid,
+)
 from caisson.push import classify_push_error, parse_push_line
 from caisson.reference import parse_reference
 
@@ -285,12 +292,12 @@ class DockerEngine:
             for row in rows
         ]
 
-    def events(self) -> list[EngineEvent]:
+    def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
         # With an end in the past the engine answers at once with what it has; for one in the future it would wait.
         until = time.time()
         with self._errors("tell its events"):
             answer = self._api._get(
-                self._api._url("/events"), params={"since": "0", "until": f"{until:.9f}"}, stream=False
+                self._api._url("/events"), params={"since": _seconds(since_ns), "until": f"{until:.9f}"}, stream=False
             )
             self._api._raise_for_status(answer)
             rows = [json.loads(line) for line in answer.content.splitlines() if line.strip()]
@@ -332,6 +339,46 @@ class DockerEngine:
                 return False
         return True
 
+    def remove_image(self, image: ImageID | str, *, timeout: float) -> bool:
+        params = {"force": False, "noprune": True}
+        return self._remove("/images/{0}", image, params, f"remove the image {image}", timeout)
+
+    def remove_ended_container(self, container: ContainerID) -> bool:
+        params = {"force": False, "v": False}
+        return self._remove("/containers/{0}", container, params, f"remove the container {container[:12]}")
+
+    def remove_volume(self, name: str) -> bool:
+        return self._remove("/volumes/{0}", name, {"force": False}, f"remove the volume {name[:12]}")
+
+    def _remove(
+        self, path: str, name: str, params: Mapping[str, bool], doing: str, timeout: float | None = None
+    ) -> bool:
+        with self._errors(doing):
+            options = {} if timeout is None else {"timeout": timeout}
+            answer = self._api._delete(self._api._url(path, name), params=params, **options)
+            try:
+                self._api._raise_for_status(answer)
+            except NotFound:
+                return False
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                raise RemovalRefused(f"The Docker engine refused to {doing}: {_explanation(error)}.") from None
+        return True
+
+    def prune_build_cache(self, *, keep_bytes: int, timeout: float) -> int:
+        # API 1.48 renamed it; what it means is the same.
+        name = "max-used-space" if self._api_version() >= (1, 48) else "keep-storage"
+        with self._errors("prune its build cache"):
+            answer = self._api._result(
+                self._api._post(self._api._url("/build/prune"), params={name: keep_bytes}, timeout=timeout), True
+            )
+        return int((answer or {}).get("SpaceReclaimed") or 0)
+
+    def _api_version(self) -> tuple[int, int]:
+        major, _, minor = str(self._api.api_version).partition(".")
+        return int(major), int(minor or 0)
+
     def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
         parsed = parse_reference(reference)
         digest = ""
@@ -361,6 +408,11 @@ class DockerEngine:
                 hint="See whether the tag is in the registry; the engine's own log may say more.",
             )
         return digest
+
+
+def _seconds(nanoseconds: int) -> str:
+    """As ``since`` and ``until`` of events are written, without a float's rounding."""
+    return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}"
 
 
 def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:

@@ -196,8 +196,11 @@ class Engine(Protocol):
         """
         ...
 
-    def events(self) -> list[EngineEvent]:
-        """All events that the engine still has, oldest first: the last 256 at most, none from before its start."""
+    def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
+        """The events that the engine still has, oldest first: the last 256 at most, none from before its start.
+
+        With ``since_ns`` those of that nanosecond and later, by the engine's clock.
+        """
         ...
 
     def history(self, image: str) -> list[Layer]:
@@ -217,6 +220,35 @@ class Engine(Protocol):
 
     def untag_image(self, reference: str) -> bool:
         """Remove one tag, never by force; False when there was none. The image goes if it was its last."""
+        ...
+
+    def remove_image(self, image: ImageID | str, *, timeout: float) -> bool:
+        """Remove an image by its ID, or one of its names; never by force, and never its untagged parents with it.
+
+        False when there was none. Raises ``RemovalRefused`` where that takes force, and ``EngineUnreachable`` after
+        ``timeout`` seconds; the engine goes on with it then.
+        """
+        ...
+
+    def remove_ended_container(self, container: ContainerID) -> bool:
+        """Remove a container that does not run, never by force, and leave its volumes; False when it was gone before.
+
+        Raises ``RemovalRefused`` when it runs.
+        """
+        ...
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume, never by force; False when there was none.
+
+        Raises ``RemovalRefused`` when a container has it.
+        """
+        ...
+
+    def prune_build_cache(self, *, keep_bytes: int, timeout: float) -> int:
+        """Have BuildKit bring its cache down to ``keep_bytes`` by its own order; returns bytes that it says are freed.
+
+        Never what is in use, and never ``all``: what images hold too stays.
+        """
         ...
 
     def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:

@@ -117,6 +117,21 @@ class EngineRefused(CaissonError):
     exit_code = 22
 
 
+class RemovalRefused(EngineRefused):
+    """The engine would remove something by force only: it is in use, others stand on it, or it has several names."""
+
+    kind = "removal-refused"
+    exit_code = 24
+
+
+class PruneBusy(CaissonError):
+    """Another prune of this host is under way."""
+
+    kind = "prune-busy"
+    exit_code = 17
+    retryable = True
+
+
 class BuilderImageMissing(CaissonError):
     kind = "builder-image-missing"
     exit_code = 23

@@ -200,7 +200,7 @@ def _look_long_ago(host: Host, when: datetime) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(host.engine, name)
 
-        def events(self) -> list[EngineEvent]:
+        def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
             return events
 
         def inspect_image(self, image: str) -> object:

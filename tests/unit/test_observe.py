@@ -58,7 +58,7 @@ class FakeEngine(Engine):
         found = next((one for one in self.containers if one.id == container), None)
         return replace(found, finished=_at(-7)) if found else None
 
-    def events(self) -> list[EngineEvent]:
+    def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
         self._called("events")
         return list(self.recent)
 
