@@ -24,6 +24,7 @@ from caisson.bindings import HostBinding
 from caisson.disk_limits import Bound, DiskLimits, parse_limits
 from caisson.errors import SettingsInvalid
 from caisson.reference import Repository, parse_reference
+from caisson.retention.policy import RetentionPolicy
 from caisson.sizes import format_size, parse_size
 
 
@@ -234,6 +235,10 @@ class Settings(BaseSettings):
     )
     disk_inodes_low: InodeBound = Field("75%", description="Likewise for inodes")
     disk_inodes_critical: InodeBound = Field("95%", description="Likewise for inodes")
+    retention: RetentionPolicy = Field(
+        RetentionPolicy(),
+        description="What a prune keeps and removes: JSON, or a table `[retention]` in caisson.toml",
+    )
     monitor_seconds: int = Field(
         60,
         description="How often Docker's disk is looked at; 0: never. It acts when it is changed: a schedule that was "
@@ -311,13 +316,20 @@ def load_settings(**overrides: Any) -> Settings:
             hint="Lists and tables are JSON in variables, such as '[\"https\"]'.",
         ) from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"CAISSON_{str(item['loc'][0]).upper() if item['loc'] else '?'}: {item['msg']}" for item in error.errors()
-        )
+        problems = "; ".join(f"{_variable_of(item['loc'])}: {item['msg']}" for item in error.errors())
         raise SettingsInvalid(f"The settings are invalid: {problems}.") from None
     _check_ceilings(settings)
     _check_disk_limits(settings)
     return settings
+
+
+def _variable_of(where: tuple[int | str, ...]) -> str:
+    """
+    >>> _variable_of(("retention", "otherwise", "keep_last"))
+    'CAISSON_RETENTION, otherwise.keep_last'
+    """
+    name, *parts = (str(part) for part in where or ("?",))
+    return ", ".join(filter(None, (f"CAISSON_{name.upper()}", ".".join(parts))))
 
 
 def _check_disk_limits(settings: Settings) -> None:

@@ -43,6 +43,11 @@ class FreeTarget:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; give 0 or more")
 
 
+def has_room(usage: DiskUsage, target: FreeTarget) -> bool:
+    """Whether so much is free; bytes and inodes, where the file system has a fixed number of those."""
+    return usage.free_bytes >= target.free_bytes and (not usage.total_inodes or usage.free_inodes >= target.free_inodes)
+
+
 @dataclass(frozen=True)
 class SeenImage:
     """What was seen of an image when the plan was made; an apply takes nothing of which this is no longer so.

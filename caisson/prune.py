@@ -1,0 +1,300 @@
+"""Apply of a prune's plan: plan ∩ still eligible, one removal after the other, never by force.
+
+- Just before each removal, with builds held off, it is asked anew whether the item may go (``caisson.prune_view``).
+- An image loses all its names but one by name, each only while it points to the planned image, and goes by its ID. What
+  the engine then refuses gets its names back.
+- What is not there any more, and what the engine would remove by force only, is passed by. A read that fails ends the
+  prune: nothing goes on half a picture.
+- What goes only under pressure goes only until ``statvfs`` tells that there is room.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+from caisson.disk import DiskUsage
+from caisson.disk_limits import DiskLimits, Zone, describe_missing
+from caisson.engine import Engine, ImageID
+from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
+from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport
+from caisson.prune_view import HostView
+from caisson.retention.plan import plan_prune
+from caisson.retention.prune_plan import (
+    FreeTarget,
+    PlanItem,
+    PruneBuildCache,
+    PrunePlan,
+    RemoveContainer,
+    RemoveImage,
+    RemoveTag,
+    RemoveVolume,
+    has_room,
+)
+from caisson.snapshot import ImageState
+
+REMOVAL_SECONDS = 600.0
+"""How long one removal may take: an image of 60,000 files takes 20 s on a quiet host."""
+CACHE_SECONDS = 1800.0
+_LONGEST_PAUSE_SECONDS = 2.0
+_ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
+
+OnResult = Callable[[ItemResult], None]
+
+
+def low_target(limits: DiskLimits, usage: DiskUsage) -> FreeTarget:
+    """What is free just below the low threshold, where pressure ends."""
+    return FreeTarget(
+        free_bytes=limits.bytes.low.left_of(usage.usable_bytes) + 1,
+        free_inodes=limits.inodes.low.left_of(usage.total_inodes) + 1 if usage.total_inodes else 0,
+    )
+
+
+def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = False) -> PrunePlan:
+    """Look at the host and plan. Under pressure from the high threshold on, or where that is forced.
+
+    Raises ``EngineUnreachable``, ``EngineRefused``, ``LedgerUnusable``, and ``OSError`` of the file system.
+    """
+    snapshot = view.look(view.host.leases.held())
+    pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
+    pressure = low_target(limits, snapshot.usage) if pressed else None
+    return plan_prune(snapshot, view.policy, snapshot.taken, pressure=pressure)
+
+
+def dry_run(plan: PrunePlan, *, trigger: str) -> PruneReport:
+    """The report of a plan that is not applied. Pure."""
+    results = tuple(ItemResult(item, "not-reached", item.rule, "a dry run") for item in plan.items)
+    moment = plan.planned
+    return PruneReport(uuid.uuid4().hex, plan, results, moment, moment, trigger, True, 0, 0, plan.usage, "planned")
+
+
+def apply_plan(
+    view: HostView,
+    plan: PrunePlan,
+    *,
+    trigger: str,
+    on_result: OnResult = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PruneReport:
+    """Remove what may still go; the ledger has it before the first removal. ``trigger`` says what started it.
+
+    Raises ``PruneBusy`` while another prune of the host runs, and ``LedgerUnusable`` before the first removal. Failures
+    after that are the report's ``problem``; whatever else ends it is recorded in the ledger, and raised.
+    """
+    with view.host.leases.only_prune() as mine:
+        if not mine:
+            raise PruneBusy("Another prune of this host is under way.", hint="Wait for its end, then try again.")
+        return _Apply(view, plan, on_result, should_stop).run(trigger)
+
+
+class _Apply:
+    def __init__(self, view: HostView, plan: PrunePlan, on_result: OnResult, should_stop: Callable[[], bool]) -> None:
+        self._host, self._view, self._plan = view.host, view, plan
+        self._on_result, self._should_stop = on_result, should_stop
+        self._results: list[ItemResult] = []
+        self._problem, self._silent = "it was interrupted", ""
+
+    def run(self, trigger: str) -> PruneReport:
+        host, prune_id, started = self._host, uuid.uuid4().hex, self._host.clock()
+        before = after = host.read_usage()
+        summary = {"items": len(self._plan.items), "reclaimable_bytes": self._plan.reclaimable_bytes}
+        host.ledger.prunes.begin(prune_id, started=started, trigger=trigger, plan=summary)
+        try:
+            self._problem = self._remove_all()
+        finally:
+            with suppress(OSError):
+                after = host.read_usage()
+            ending = self._ending(after)
+            freed_bytes, freed_inodes = after.free_bytes - before.free_bytes, after.free_inodes - before.free_inodes
+            ended = host.clock()
+            host.ledger.prunes.end(
+                prune_id,
+                ended=ended,
+                outcome=f"{ending}: {self._problem}" if self._problem else ending,
+                freed_bytes=freed_bytes,
+                freed_inodes=freed_inodes,
+            )
+        left = self._plan.items[len(self._results) :]
+        not_reached = (ItemResult(item, "not-reached", item.rule, "the prune ended before its turn") for item in left)
+        return PruneReport(
+            id=prune_id,
+            plan=self._plan,
+            results=(*self._results, *not_reached),
+            started=started,
+            ended=ended,
+            trigger=trigger,
+            dry_run=False,
+            freed_bytes=freed_bytes,
+            freed_inodes=freed_inodes,
+            usage_after=after,
+            ending=ending,
+            problem=self._problem,
+        )
+
+    def _remove_all(self) -> str:
+        """Why it ended early, in a sentence; empty where it came to its end."""
+        for batch in self._batches():
+            if self._should_stop():
+                return "it was asked to stop"
+            began = time.monotonic()
+            try:
+                results = self._remove(batch)
+            except (CaissonError, OSError) as error:
+                return str(error)
+            for result in results:
+                self._results.append(result)
+                self._on_result(result)
+            if self._silent:
+                return self._silent
+            self._pause(time.monotonic() - began)
+        return ""
+
+    def _batches(self) -> Iterator[list[PlanItem]]:
+        """Items that are removed side by side: as many images as there are connections, none the parent of another.
+
+        Of what goes only under pressure, no more than it takes to the target by estimate.
+        """
+        batch: list[PlanItem] = []
+        for item in self._plan.items:
+            if batch and not self._goes_with(batch, item):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def _goes_with(self, batch: Sequence[PlanItem], item: PlanItem) -> bool:
+        if len(batch) >= len(self._host.engines) or item.phase != batch[0].phase:
+            return False
+        if not isinstance(item, RemoveImage) or not isinstance(batch[0], RemoveImage):
+            return False
+        if item.phase in _ONLY_UNDER_PRESSURE and self._is_enough(batch):
+            return False
+        children = (self._view.image(before.image.id) for before in batch if isinstance(before, RemoveImage))
+        return all(child is None or child.parent != item.image.id for child in children)
+
+    def _is_enough(self, batch: Sequence[PlanItem]) -> bool:
+        target = self._plan.target
+        usage = self._host.read_usage()
+        estimate = replace(usage, free_bytes=usage.free_bytes + sum(item.marginal_bytes for item in batch))
+        return target is None or has_room(estimate, target)
+
+    def _remove(self, batch: Sequence[PlanItem]) -> list[ItemResult]:
+        target = self._plan.target
+        if batch[0].phase in _ONLY_UNDER_PRESSURE and target is not None and has_room(self._host.read_usage(), target):
+            return [ItemResult(item, "not-needed", item.rule, "there is room by now") for item in batch]
+        if isinstance(batch[0], PruneBuildCache):
+            # BuildKit keeps what it uses, so no build has to wait.
+            return [self._removed(self._host.engine, batch[0])]
+        with self._host.leases.exclude() as held:
+            self._view.refresh(held)
+            allowed: list[PlanItem] = []
+            denied: list[ItemResult] = []
+            for item in batch:
+                verdict = self._view.verdict(item)
+                if verdict.allowed:
+                    allowed.append(item)
+                else:
+                    outcome: Outcome = "gone" if verdict.decision == "gone" else "kept"
+                    denied.append(ItemResult(item, outcome, verdict.rule, verdict.reason))
+            return [*denied, *self._act(allowed)]
+
+    def _act(self, items: Sequence[PlanItem]) -> list[ItemResult]:
+        for item in items:
+            if isinstance(item, RemoveImage | RemoveTag):
+                self._view.touching(item.image.id)
+        if len(items) <= 1:
+            return [self._removed(self._host.engine, item) for item in items]
+        with ThreadPoolExecutor(len(items)) as pool:
+            return list(pool.map(self._removed, self._host.engines, items))
+
+    def _removed(self, engine: Engine, item: PlanItem) -> ItemResult:
+        began = time.monotonic()
+        try:
+            was_there = self._remove_one(engine, item)
+        except RemovalRefused as error:
+            self._view.distrust()
+            return ItemResult(item, "kept", "engine-refused", error.message, time.monotonic() - began)
+        except EngineRefused as error:
+            self._view.distrust()
+            return ItemResult(item, "failed", "engine-refused", error.message, time.monotonic() - began)
+        except EngineUnreachable as error:
+            return self._after_time_out(engine, item, error, time.monotonic() - began)
+        if isinstance(item, RemoveImage):
+            self._view.removed(item.image.id)
+        if not was_there:
+            return ItemResult(item, "gone", item.rule, "somebody else removed it", time.monotonic() - began)
+        return ItemResult(item, "removed", item.rule, item.reason, time.monotonic() - began)
+
+    def _remove_one(self, engine: Engine, item: PlanItem) -> bool:
+        match item:
+            case RemoveImage():
+                found = self._view.image(item.image.id)
+                return found is not None and _remove_image(engine, found)
+            case RemoveTag():
+                return _untag(engine, item.reference, item.image.id)
+            case RemoveContainer():
+                return engine.remove_ended_container(item.id)
+            case RemoveVolume():
+                return engine.remove_volume(item.name)
+            case PruneBuildCache():
+                return engine.prune_build_cache(keep_bytes=item.keep_bytes, timeout=CACHE_SECONDS) > 0
+
+    def _after_time_out(self, engine: Engine, item: PlanItem, error: EngineUnreachable, seconds: float) -> ItemResult:
+        """The engine goes on with what it was asked: see what came of it, if the engine is there at all."""
+        self._view.distrust()
+        try:
+            engine.info()
+            if isinstance(item, RemoveImage) and engine.inspect_image(item.image.id) is None:
+                return ItemResult(item, "removed", item.rule, item.reason, seconds)
+        except (EngineUnreachable, EngineRefused) as silent:
+            self._silent = silent.message
+        return ItemResult(item, "failed", "engine-silent", error.message, seconds)
+
+    def _pause(self, seconds: float) -> None:
+        """As long as the removal took, where a build waits for the engine or may come to."""
+        if self._view.has_builds:
+            self._host.sleep(min(seconds, _LONGEST_PAUSE_SECONDS))
+
+    def _ending(self, usage: DiskUsage) -> Ending:
+        if self._problem:
+            return "stopped"
+        if self._plan.target is None:
+            return "done"
+        return "target-reached" if has_room(usage, self._plan.target) else "short"
+
+
+def _remove_image(engine: Engine, image: ImageState) -> bool:
+    """All its names but one, then the image by its ID; where the engine refuses the end, it has its names back."""
+    taken: list[str] = []
+    try:
+        for tag in sorted(image.tags)[:-1]:
+            if _untag(engine, tag, image.id):
+                taken.append(tag)  # noqa: PERF401 - what was taken counts when the next one is refused
+        return engine.remove_image(image.id, timeout=REMOVAL_SECONDS)
+    except RemovalRefused:
+        for tag in taken:
+            engine.tag_image(image.id, tag)
+        raise
+
+
+def _untag(engine: Engine, reference: str, image: ImageID) -> bool:
+    """Take one name away while it points to this image; False where it does not any more."""
+    found = engine.inspect_image(reference)
+    if found is None or found.id != image or reference not in found.tags:
+        return False
+    return engine.remove_image(reference, timeout=REMOVAL_SECONDS)
+
+
+def describe_shortfall(report: PruneReport) -> str:
+    """What is still missing to the low threshold, such as ``2 GiB and 1,200 inodes``; empty where nothing is."""
+    target = report.plan.target
+    if target is None or report.reaches_target:
+        return ""
+    usage = report.usage_after
+    inodes = target.free_inodes - usage.free_inodes if usage.total_inodes else 0
+    return describe_missing(max(0, target.free_bytes - usage.free_bytes), max(0, inodes))

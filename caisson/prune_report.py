@@ -1,0 +1,88 @@
+"""``PruneReport``: what came of a plan, item by item, with what the file system says was freed. Values only."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, TypeAdapter
+
+from caisson.disk import DiskUsage
+from caisson.retention.prune_plan import PlanItem, PrunePlan, has_room
+
+Outcome = Literal["removed", "kept", "gone", "failed", "not-needed", "not-reached"]
+"""``kept``: it may not go any more, or the engine would not without force. ``gone``: somebody else removed it.
+``not-needed``: there was room before its turn. ``not-reached``: the prune ended before its turn."""
+
+Ending = Literal["planned", "done", "target-reached", "short", "stopped"]
+"""``planned``: a dry run. ``short``: all is done, and the low threshold was not reached."""
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What came of one item; ``rule`` and ``reason`` say why, ``seconds`` how long the engine took."""
+
+    item: PlanItem
+    outcome: Outcome
+    rule: str
+    reason: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """A whole prune. ``freed_bytes`` and ``freed_inodes`` are ``statvfs`` before and after, so others' work is in them.
+
+    ``problem`` is why it was stopped, in a sentence; empty where it came to its end.
+    """
+
+    id: str
+    plan: PrunePlan
+    results: tuple[ItemResult, ...]
+    started: AwareDatetime
+    ended: AwareDatetime
+    trigger: str
+    dry_run: bool
+    freed_bytes: int
+    freed_inodes: int
+    usage_after: DiskUsage
+    ending: Ending
+    problem: str = ""
+
+    @property
+    def counts(self) -> Mapping[Outcome, int]:
+        """Items by what came of them."""
+        return Counter(result.outcome for result in self.results)
+
+    @property
+    def reaches_target(self) -> bool:
+        """Whether there is room now; always without pressure."""
+        return self.plan.target is None or has_room(self.usage_after, self.plan.target)
+
+    @property
+    def predicted_bytes(self) -> int:
+        """What the removed items were to free by the plan."""
+        return sum(result.item.marginal_bytes for result in self.results if result.outcome == "removed")
+
+
+_ADAPTER = TypeAdapter(PruneReport)
+
+
+def report_to_json(report: PruneReport) -> str:
+    """The report as text with keys in order."""
+    return (
+        json.dumps({"version": VERSION, **_ADAPTER.dump_python(report, mode="json")}, indent=1, sort_keys=True) + "\n"
+    )
+
+
+def report_from_json(text: str | bytes) -> PruneReport:
+    """The report that was written; raises ``ValueError``."""
+    value: Any = json.loads(text)
+    if not isinstance(value, dict) or value.pop("version", None) != VERSION:
+        raise ValueError(f"version: this is no report of version {VERSION}")
+    return _ADAPTER.validate_python(value)
