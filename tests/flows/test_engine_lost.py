@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from caisson.docker_engine import DockerEngine
 from deployments.tether import tethered
-from tests.conftest import EngineHost, ask_engine, find_engines
+from tests.conftest import find_engines
 from tests.engine.repositories import Repository, git
 from tests.flows.caisson_host import CaissonHost, free_port, wait_for
+from tests.own_engine import OwnEngine, copy_image, own_engine
 
 ADDRESS = "10.231.79.1"
 IMAGE = "caisson-test/lost"
@@ -27,66 +24,11 @@ BASE = "FROM caisson-builder:latest\n"
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
-@dataclass
-class OwnEngine:
-    """A dockerd that may be stopped: in network and mount namespaces of its own, which outlive it.
-
-    Without them it would take the first engine's containerd from /run, and its bridge.
-    """
-
-    directory: Path
-    holder: subprocess.Popen[bytes]
-    process: subprocess.Popen[bytes] | None = None
-    host: EngineHost = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.host = EngineHost("own", f"unix://{self.directory}/docker.sock", ADDRESS)
-
-    def inside(self, *argv: str) -> list[str]:
-        return ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", *argv]
-
-    def start(self) -> None:
-        options = [f"--{name}={self.directory / name}" for name in ("data-root", "exec-root", "pidfile")]
-        options += [f"--host={self.host.docker_host}", f"--bip={ADDRESS}/24"]
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.inside("dockerd", *options), stdout=log, stderr=log)
-        wait_for("the engine", self._answers, seconds=30)
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.directory / "log").read_text()[-2000:]
-        try:
-            return bool(ask_engine(self.host, "/_ping"))
-        except OSError:
-            return False
-
-    def stop(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-        self.process.wait(60)
-
-
 @pytest.fixture(scope="module")
 def engine() -> Iterator[OwnEngine]:
-    directory = Path(tempfile.mkdtemp(prefix="caisson-engine-"))
-    ready = "mount -t tmpfs tmpfs /run && ip link set lo up && touch $0 && exec sleep infinity"
-    command = ["unshare", "--net", "--mount", "--propagation=private", "sh", "-c", ready, str(directory / "ready")]
-    with subprocess.Popen(tethered(command)) as holder:
-        own = OwnEngine(directory, holder)
-        try:
-            wait_for("its namespaces", (directory / "ready").exists)
-            own.start()
-            first = find_engines()[0].docker_host
-            with subprocess.Popen(["docker", "-H", first, "save", "caisson-builder"], stdout=subprocess.PIPE) as saved:
-                load = ["docker", "-H", own.host.docker_host, "load", "--quiet"]
-                subprocess.run(load, stdin=saved.stdout, check=True, capture_output=True)
-            yield own
-        finally:
-            if own.process is not None and own.process.poll() is None:
-                own.stop(signal.SIGTERM)
-            holder.kill()
-    # Its mounts went with their namespace.
-    shutil.rmtree(directory, ignore_errors=True)
+    with own_engine(ADDRESS) as own:
+        copy_image("caisson-builder", find_engines()[0], own.host)
+        yield own
 
 
 @pytest.fixture(scope="module")
