@@ -139,8 +139,7 @@ class Connection:
 
     async def _act(self, rule: str, head: RequestHead, decision: Decision, rest: bytes) -> bool:
         if isinstance(decision, Answer):
-            body = answer_body(decision)
-            await self._send_answer(200, body, keep=head.keeps_alive)
+            await self._send_answer(200, answer_body(decision), keep=head.keeps_alive, headers=decision.headers)
             return head.keeps_alive
         if isinstance(decision, Upgrade):
             with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.connections):
@@ -345,12 +344,13 @@ class Connection:
             await self._send_answer(status, error_body(reason), keep=False)
             await self._client.drain(_DRAIN_SECONDS)
 
-    async def _send_answer(self, status: int, body: bytes, *, keep: bool) -> None:
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    async def _send_answer(self, status: int, body: bytes, *, keep: bool, headers: Headers = ()) -> None:
+        kind = "text/plain; charset=utf-8" if headers else "application/json"
+        own = [*headers, ("Content-Type", kind), ("Content-Length", str(len(body)))]
         if not keep:
-            headers.append(("Connection", "close"))
+            own.append(("Connection", "close"))
         is_head = self._head is not None and self._head.method == "HEAD"
-        await self._client.send(write_answer(status, headers) + (b"" if is_head else body))
+        await self._client.send(write_answer(status, own) + (b"" if is_head else body))
 
 
 async def _copy(source: Wire, target: Wire) -> None:

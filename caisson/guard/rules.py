@@ -40,9 +40,11 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """The guard answers by itself."""
+    """The guard answers by itself: a document as JSON, or ``text`` with headers of its own where there is none."""
 
-    document: dict[str, Any]
+    document: dict[str, Any] | None = None
+    text: str = ""
+    headers: Headers = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,18 @@ def _check_headers(head: RequestHead, endpoint: Endpoint) -> None:
 
 
 def _ping(call: Call) -> Decision:
-    return Forward(call.head.method, call.url("/_ping"))
+    """What clients choose their version and builder by. All of it was asked when the guard began, and stays."""
+    engine = call.engine
+    return Answer(
+        text="OK",
+        headers=(
+            ("Api-Version", call.policy.api),
+            ("Builder-Version", "2" if engine.builder_version == "2" else "1"),
+            ("Docker-Experimental", "false"),
+            ("Ostype", engine.os),
+            ("Cache-Control", "no-cache, no-store, must-revalidate"),
+        ),
+    )
 
 
 def _version(call: Call) -> Decision:
@@ -306,7 +319,7 @@ ENDPOINTS = (
 
 def answer_body(answer: Answer) -> bytes:
     """What the guard answers by itself."""
-    return json.dumps(answer.document).encode()
+    return answer.text.encode() if answer.document is None else json.dumps(answer.document).encode()
 
 
 def error_body(reason: str) -> bytes:

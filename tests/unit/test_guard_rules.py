@@ -11,7 +11,7 @@ import pytest
 
 from caisson.guard.http1 import CHUNKED, NO_BODY, Framing, RequestHead
 from caisson.guard.policy import GuardPolicy
-from caisson.guard.rules import ENDPOINTS, Answer, EngineFacts, Forward, Upgrade, judge
+from caisson.guard.rules import ENDPOINTS, Answer, EngineFacts, Forward, Upgrade, answer_body, judge
 from caisson.guard.verdict import Denied
 from caisson.reference import parse_reference
 
@@ -52,14 +52,20 @@ def build(query: str, policy: GuardPolicy = POLICY) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/_ping", "/v1.41/_ping", "/v1.44/_ping"])
-def test_a_ping_is_sent_in_the_one_version(method: str, path: str) -> None:
-    assert judge(request(method, path), POLICY, ENGINE) == ("ping", Forward(method, "/v1.44/_ping"))
+@pytest.mark.parametrize(("said", "told"), [("1", "1"), ("2", "2"), ("3", "1"), ("", "1")])
+def test_a_ping_is_answered_by_the_guard_with_the_one_version(method: str, path: str, said: str, told: str) -> None:
+    rule, decision = judge(request(method, path), POLICY, replace(ENGINE, builder_version=said))
+    assert isinstance(decision, Answer)
+    headers = dict(decision.headers)
+    assert (rule, answer_body(decision)) == ("ping", b"OK")
+    assert (headers["Api-Version"], headers["Builder-Version"], headers["Ostype"]) == ("1.44", told, "linux")
 
 
 def test_version_and_info_are_answered_by_the_guard_and_say_little() -> None:
     for path in ("/version", "/info"):
         _, decision = judge(request("GET", path), POLICY, ENGINE)
         assert isinstance(decision, Answer)
+        assert decision.document is not None
         assert "26.1.5" in decision.document.values()
         assert not {"DockerRootDir", "Labels", "HttpProxy", "RegistryConfig"} & decision.document.keys()
 
