@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import requests
 from docker import APIClient
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from caisson import docker_answers as answers
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
@@ -88,23 +88,7 @@ class DockerEngine:
     def info(self) -> EngineInfo:
         with self._errors("describe itself"):
             info, version = self._api.info(), self._api.version()
-        driver_status = {str(row[0]): str(row[1]) for row in info.get("DriverStatus") or [] if len(row) > 1}
-        return EngineInfo(
-            version=str(version["Version"]),
-            api_version=str(version["ApiVersion"]),
-            storage_driver=str(info["Driver"]),
-            cgroup_driver=str(info.get("CgroupDriver", "")),
-            cgroup_version=int(info.get("CgroupVersion") or 1),
-            data_root=str(info["DockerRootDir"]),
-            security_options=tuple(info.get("SecurityOptions") or ()),
-            cpus=int(info.get("NCPU", 0)),
-            memory=int(info.get("MemTotal", 0)),
-            containerd_store="containerd.snapshotter" in driver_status.get("driver-type", ""),
-            live_restore=bool(info.get("LiveRestoreEnabled")),
-            swap_limit=bool(info.get("SwapLimit")),
-            platform=f"{version['Os']}/{version['Arch']}" if version.get("Os") and version.get("Arch") else "",
-            insecure_registries=_insecure_registries(info.get("RegistryConfig") or {}),
-        )
+        return answers.engine_info(info, version)
 
     def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
         with self._errors(f"create the container {name}"):
@@ -135,34 +119,13 @@ class DockerEngine:
                 raw = self._api.inspect_container(container)
             except NotFound:
                 return None
-        return ContainerInfo(
-            id=ContainerID(raw["Id"]),
-            name=raw["Name"].lstrip("/"),
-            state=raw["State"]["Status"],
-            labels=raw["Config"].get("Labels") or {},
-            pid=int(raw["State"].get("Pid") or 0),
-            raw=raw,
-            image=ImageID(str(raw.get("Image") or "")),
-            image_name=str(raw["Config"].get("Image") or ""),
-            finished=_read_time(str(raw["State"].get("FinishedAt", ""))),
-        )
+        return answers.inspected_container(raw)
 
     def list_containers(self, labels: Mapping[str, str | None]) -> list[ContainerInfo]:
         wanted = [key if value is None else f"{key}={value}" for key, value in labels.items()]
         with self._errors("list containers"):
             rows = self._api.containers(all=True, filters={"label": wanted})
-        return [
-            ContainerInfo(
-                id=ContainerID(row["Id"]),
-                name=_own_name(row.get("Names") or ()),
-                state=row["State"],
-                labels=row.get("Labels") or {},
-                raw=row,
-                image=ImageID(str(row.get("ImageID") or "")),
-                image_name=str(row.get("Image") or ""),
-            )
-            for row in rows
-        ]
+        return [answers.listed_container(row) for row in rows]
 
     def exec(
         self,
@@ -254,19 +217,7 @@ class DockerEngine:
                 raw = self._api.inspect_image(image)
             except NotFound:
                 return None
-        config = raw.get("Config") or {}
-        return ImageInfo(
-            id=ImageID(raw["Id"]),
-            tags=tuple(raw.get("RepoTags") or ()),
-            digests=tuple(raw.get("RepoDigests") or ()),
-            labels=config.get("Labels") or {},
-            size=int(raw.get("Size", 0)),
-            layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
-            created=str(raw.get("Created", "")),
-            user=str(config.get("User", "")),
-            parent=ImageID(raw["Parent"]) if raw.get("Parent") else None,
-            last_tag_time=_read_time(str((raw.get("Metadata") or {}).get("LastTagTime", ""))),
-        )
+        return answers.inspected_image(raw)
 
     def list_images(
         self, labels: Mapping[str, str] | None = None, *, repository: str = "", intermediate: bool = False
@@ -278,44 +229,25 @@ class DockerEngine:
             filters["reference"] = repository
         with self._errors("list images"):
             rows = self._api.images(filters=filters or None, all=intermediate)
-        return [
-            ImageInfo(
-                id=ImageID(row["Id"]),
-                tags=tuple(tag for tag in row.get("RepoTags") or () if tag != "<none>:<none>"),
-                digests=tuple(row.get("RepoDigests") or ()),
-                labels=row.get("Labels") or {},
-                size=int(row.get("Size", 0)),
-                layers=(),
-                created=str(row.get("Created", "")),
-                parent=ImageID(row["ParentId"]) if row.get("ParentId") else None,
-            )
-            for row in rows
-        ]
+        return [answers.listed_image(row) for row in rows]
 
     def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
         # With an end in the past the engine answers at once with what it has; for one in the future it would wait.
         until = time.time()
         with self._errors("tell its events"):
             answer = self._api._get(
-                self._api._url("/events"), params={"since": _seconds(since_ns), "until": f"{until:.9f}"}, stream=False
+                self._api._url("/events"),
+                params={"since": answers.seconds(since_ns), "until": f"{until:.9f}"},
+                stream=False,
             )
             self._api._raise_for_status(answer)
             rows = [json.loads(line) for line in answer.content.splitlines() if line.strip()]
-        return [
-            EngineEvent(
-                time_ns=int(row.get("timeNano") or int(row["time"]) * 1_000_000_000),
-                type=str(row.get("Type", "")),
-                action=str(row.get("Action", "")),
-                subject=str((row.get("Actor") or {}).get("ID", "")),
-                attributes=(row.get("Actor") or {}).get("Attributes") or {},
-            )
-            for row in rows
-        ]
+        return [answers.event(row) for row in rows]
 
     def history(self, image: str) -> list[Layer]:
         with self._errors("read an image's history"):
             rows = self._api.history(image)
-        return [Layer(int(row["Size"]), float(row["Created"])) for row in reversed(rows)]
+        return answers.layers(rows)
 
     def disk_usage(self, *, timeout: float) -> EngineDisk:
         with self._errors("account for its disk"):
@@ -410,37 +342,12 @@ class DockerEngine:
         return digest
 
 
-def _seconds(nanoseconds: int) -> str:
-    """As ``since`` and ``until`` of events are written, without a float's rounding."""
-    return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}"
-
-
 def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:
     # Never None: docker-py would look into ~/.docker/config.json for a login that nobody gave to Caisson. Engine 20.10
     # answers 400 to a push without the header, so "none" is said as an empty object.
     if auth is None:
         return {}
     return {"username": auth.username, "password": auth.password, "serveraddress": auth.registry}
-
-
-def _insecure_registries(config: Mapping[str, Any]) -> tuple[str, ...]:
-    indexes = config.get("IndexConfigs") or {}
-    names = [str(name) for name, index in indexes.items() if not index.get("Secure", True)]
-    return (*names, *(str(network) for network in config.get("InsecureRegistryCIDRs") or ()))
-
-
-def _read_time(text: str) -> datetime | None:
-    """A time of the engine's (RFC 3339, nanoseconds); None for its zero, ``0001-01-01``, and for what is no time."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None and moment.year > 1 else None
-
-
-def _own_name(names: Sequence[str]) -> str:
-    # A container that others link to is listed under their names for it too: "/other/alias".
-    return next((name[1:] for name in names if name.rfind("/") == 0), "")
 
 
 def _builder_gone() -> EngineLost:

@@ -94,7 +94,7 @@ class ContainerInfo:
     """One container; ``raw`` is the engine's own ``inspect`` answer, for checks of what really came about.
 
     ``image`` is the ID of its image, ``image_name`` what it was asked for by. ``finished`` is when it last ended, None
-    where it never did; a listing does not tell it.
+    where it never did; a listing does not tell it. ``volumes`` are the names of those that it has, anonymous ones too.
     """
 
     id: ContainerID
@@ -106,6 +106,7 @@ class ContainerInfo:
     image: ImageID = ImageID("")
     image_name: str = ""
     finished: datetime | None = None
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

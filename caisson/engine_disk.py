@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from caisson.docker_answers import own_name, read_time
 from caisson.engine import ContainerID, ImageID
 
 
@@ -39,12 +41,17 @@ class VolumeDisk:
 
 @dataclass(frozen=True)
 class CacheDisk:
-    """One record of BuildKit's cache; ``shared`` ones hold layers that images hold too."""
+    """One record of BuildKit's cache; ``shared`` ones hold layers that images hold too.
+
+    ``last_used`` is None where no build has used it since it was made.
+    """
 
     type: str
     size: int
     in_use: bool
     shared: bool
+    id: str = ""
+    last_used: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def parse_engine_disk(answer: Mapping[str, Any]) -> EngineDisk:
         containers=tuple(
             ContainerDisk(
                 id=ContainerID(row["Id"]),
-                name=next((name[1:] for name in row.get("Names") or () if name.rfind("/") == 0), str(row["Id"])[:12]),
+                name=own_name(row.get("Names") or ()) or str(row["Id"])[:12],
                 state=str(row.get("State", "")),
                 writable=int(row.get("SizeRw") or 0),
             )
@@ -94,6 +101,8 @@ def parse_engine_disk(answer: Mapping[str, Any]) -> EngineDisk:
                 size=int(row.get("Size") or 0),
                 in_use=bool(row.get("InUse")),
                 shared=bool(row.get("Shared")),
+                id=str(row.get("ID", "")),
+                last_used=read_time(str(row.get("LastUsedAt") or "")),
             )
             for row in answer.get("BuildCache") or ()
         ),
