@@ -1,4 +1,4 @@
-"""What the engine's events say about the use of images. Pure.
+"""What the engine's events say about the use of images and volumes. Pure.
 
 An engine keeps its last 256 events in memory and none over a restart (20.10 and 26.1; moby daemon/events). So a replay
 is complete only if the event at which the last one ended is still there: then nothing between was lost, whatever came
@@ -22,6 +22,7 @@ from caisson.reference import Reference, parse_reference
 
 # What is done to an image without using it. All else that there is, or will be, counts as a use.
 _NO_USE = frozenset(("untag", "delete", "prune"))
+_NO_VOLUME_USE = frozenset(("destroy", "prune"))
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,6 +105,14 @@ def uses_of(events: Iterable[EngineEvent], names: ImageNames) -> dict[ImageID, U
             if found not in uses or uses[found].at <= at:
                 uses[found] = Use(at, how)
     return uses
+
+
+def used_volumes(events: Iterable[EngineEvent]) -> frozenset[str]:
+    """The volumes that were made, mounted or unmounted, of those that the events tell of.
+
+    A container that has stopped holds its volumes until it is removed, of which no event of theirs tells.
+    """
+    return frozenset(event.subject for event in events if event.type == "volume" and event.action not in _NO_VOLUME_USE)
 
 
 def registries_of(events: Iterable[EngineEvent], names: ImageNames) -> Mapping[ImageID, frozenset[str]]:

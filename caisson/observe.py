@@ -12,17 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from caisson.builder import is_builder
+from caisson.deployed import deployed, running
 from caisson.disk import DiskUsage
 from caisson.engine import ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo
-from caisson.engine_events import ImageNames, registries_of, replay, uses_of
+from caisson.engine_disk import EngineDisk
+from caisson.engine_events import ImageNames, Replay, registries_of, replay, used_volumes, uses_of
 from caisson.errors import EngineRefused
 from caisson.last_use import Evidence, Use, last_uses
 from caisson.layer_sizes import chain_ids, known_sizes, sizes_by_history, sizes_by_subtraction
 from caisson.leases import Held
-from caisson.ledger import KnownImage, Ledger
+from caisson.ledger import KnownImage, KnownVolume, Ledger
 from caisson.ledger.observation import Position
 from caisson.reference import parse_reference
 from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot, StoredLayer
+from caisson.snapshot_disk import DiskUnread, with_disk
+from caisson.volume_use import look_at_volumes
 
 _LOST = "perhaps: the engine's events have a gap"
 
@@ -54,12 +58,14 @@ def observe(
     now: datetime,
     containerd_store: bool = False,
     with_ends: bool = False,
+    disk: EngineDisk | DiskUnread | None = None,
 ) -> Snapshot:
     """The snapshot of this moment; raises ``EngineUnreachable``, ``EngineRefused`` and ``LedgerUnusable``.
 
     ``usage`` is of the engine's disk, ``held`` are the leases: ``Leases.held()``, or what ``Leases.exclude()`` gives
     just before a removal. With ``with_ends`` it costs one call more for each container that has exited, and it tells
-    when that was; without, of none. The build cache and volumes are not in it.
+    when that was; without, of none. ``disk`` is the engine's account of its disk, as ``read_disk`` gives it: without it
+    the build cache, volumes and what containers wrote are not in the snapshot.
     """
     images = _by_id(engine.list_images(intermediate=True))
     read = _Read(images, _containers(engine, with_ends=with_ends), engine.events())
@@ -83,15 +89,24 @@ def observe(
     inspected = {
         image: found.layers for image, found in present.items() if image not in known or known[image].layers is None
     }
-    ledger.observations.record(records.values(), inspected, Position(now, replayed.anchor, now), now)
-    return _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
+    volumes = _volumes(ledger, read.containers, disk, replayed, now)
+    ledger.observations.record(
+        records.values(),
+        inspected,
+        Position(now, replayed.anchor, now),
+        now,
+        known_volumes=volumes.values(),
+        running=running(read.containers),
+    )
+    snapshot = _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
+    return with_disk(snapshot, disk, volumes)
 
 
 def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
-    """Record what the events since the last look tell of images that are known; whether none was lost.
+    """Record what the events since the last look tell of images and volumes that are known; whether none was lost.
 
     One call to the engine, for between two looks: it keeps only its last 256 events, of which a host with many health
-    checks makes more than that in minutes. Where some were lost, every image counts as used now. Raises as ``observe``.
+    checks makes more than that in minutes. Where some were lost, all of them count as used now. Raises as ``observe``.
     """
     events = engine.events()
     known, position = ledger.images.known(layers=False), ledger.observations.position()
@@ -100,11 +115,33 @@ def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
         names = _names({}, known, replayed.events)
         found = uses_of(replayed.events, names).items()
         uses = {image: (min(use.at, now), use.how) for image, use in found}
+        volumes = used_volumes(replayed.events)
     else:
         uses = dict.fromkeys(known, (now, _LOST))
+        volumes = frozenset(ledger.volumes.known())
     listed = position.listed if position else None
-    ledger.observations.record_uses(uses, Position(now, replayed.anchor, listed))
+    ledger.observations.record_uses(uses, Position(now, replayed.anchor, listed), used_volumes=volumes)
     return replayed.is_complete
+
+
+def _volumes(
+    ledger: Ledger,
+    containers: Iterable[ContainerInfo],
+    disk: EngineDisk | DiskUnread | None,
+    replayed: Replay,
+    now: datetime,
+) -> dict[str, KnownVolume]:
+    """The anonymous volumes as the ledger is to know them; without an account no new ones but those of containers."""
+    listed = disk.volumes if isinstance(disk, EngineDisk) else ()
+    held = {name for container in containers for name in container.volumes}
+    return look_at_volumes(
+        ledger.volumes.known(),
+        listed={volume.name for volume in listed},
+        held=held | {volume.name for volume in listed if volume.users},
+        used=used_volumes(replayed.events),
+        is_complete=replayed.is_complete,
+        now=now,
+    )
 
 
 def _containers(engine: Engine, *, with_ends: bool) -> list[ContainerInfo]:
@@ -263,6 +300,7 @@ def _snapshot(
     containerd_store: bool,
 ) -> Snapshot:
     own, pushed = ledger.builds.own_images(), ledger.builds.pushed_repositories()
+    ranks = deployed(ledger.services.list())
     images = tuple(
         ImageState(
             id=image_id,
@@ -278,6 +316,7 @@ def _snapshot(
             first_seen=records[image_id].first_seen,
             last_used=records[image_id].last_used,
             built_by_caisson=image_id in own,
+            deployed=ranks.get(image_id),
             build_seconds=own.get(image_id),
         )
         for image_id, found in present.items()

@@ -48,7 +48,8 @@ class ImageState:
     - ``size``: bytes, shared layers included.
     - ``first_seen``, ``last_used``: by the ledger.
     - ``built_by_caisson``: by the ledger; labels can be forged by a Dockerfile.
-    - ``deployed``: 0 where it runs as the current deployment of something, 1 for the one before, and so on.
+    - ``deployed``: 0 where it runs as the current deployment of something, 1 for the one before, and so on; by the
+      ledger (``caisson.deployed``).
     - ``build_seconds``: how long its build took, by the ledger.
     """
 
@@ -77,9 +78,10 @@ class ImageState:
 
 @dataclass(frozen=True)
 class ContainerState:
-    """One container, in any state (``GET /containers/json?all=1&size=1``, and its inspect where it has exited).
+    """One container, in any state (``GET /containers/json?all=1``, and its inspect where it has exited).
 
-    ``writable_bytes`` is ``SizeRw``; ``finished`` is ``State.FinishedAt``, None while it runs or where it never ran.
+    ``writable_bytes`` is ``SizeRw`` (``GET /system/df``), 0 where it is not known. ``finished`` is
+    ``State.FinishedAt``, None while it runs or where it never ran.
     """
 
     id: ContainerID
@@ -156,7 +158,8 @@ class CacheEntry:
 class VolumeState:
     """One anonymous volume (``GET /system/df``): its name is 64 hexadecimal digits that the engine gave it.
 
-    ``users`` counts containers in any state (``UsageData.RefCount``); ``last_used`` is the ledger's.
+    ``size`` is 0 where its driver does not tell. ``users`` counts containers in any state (``UsageData.RefCount``);
+    ``last_used`` is the ledger's.
     """
 
     name: str

@@ -2,7 +2,8 @@
 
 ``builds``: what was built, tagged and pushed here. ``images``: when each image was first seen and last used.
 ``samples``: how full the disk was. ``prunes``: what was pruned. ``observations``: looks at the engine, and how far its
-events were replayed. ``leases``: what running builds hold, for people to read; the locks are ``caisson.leases``'s.
+events were replayed. ``volumes``: when a container last had each anonymous volume. ``services``: which images
+services were seen to run. ``leases``: what running builds hold, for people to read; the locks are ``caisson.leases``'s.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from caisson.ledger.leases import LeaseRecords
 from caisson.ledger.observation import Observations
 from caisson.ledger.prunes import Prune, Prunes
 from caisson.ledger.samples import DiskSamples
+from caisson.ledger.services import Services
 from caisson.ledger.stamps import from_stamp
+from caisson.ledger.volumes import KnownVolume, Volumes
 
-__all__ = ["DiskSamples", "KnownImage", "Ledger", "Prune"]
+__all__ = ["DiskSamples", "KnownImage", "KnownVolume", "Ledger", "Prune"]
 
 
 class Ledger:
@@ -35,6 +38,8 @@ class Ledger:
         self.samples = DiskSamples(self._file)
         self.prunes = Prunes(self._file)
         self.observations = Observations(self._file)
+        self.volumes = Volumes(self._file)
+        self.services = Services(self._file)
         self.leases = LeaseRecords(self._file)
 
     def __enter__(self) -> Ledger:

@@ -1,4 +1,4 @@
-"""One look at the engine: its images and how far its events were replayed, recorded together or not at all."""
+"""One look at the engine: what was on it and how far its events were replayed, recorded together or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from caisson.engine import ImageID
+from caisson.ledger import images, services, volumes
 from caisson.ledger.file import LedgerFile
-from caisson.ledger.images import Inspected, KnownImage, record, use
+from caisson.ledger.images import Inspected, KnownImage
 from caisson.ledger.stamps import from_stamp, to_stamp
+from caisson.ledger.volumes import KnownVolume
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,36 @@ class Observations:
         replayed, anchor, listed = row
         return Position(from_stamp(replayed), tuple(json.loads(anchor)), None if listed is None else from_stamp(listed))
 
-    def record(self, images: Iterable[KnownImage], inspected: Inspected, position: Position, now: datetime) -> None:
-        """A listing with all that it showed."""
+    def record(
+        self,
+        listed: Iterable[KnownImage],
+        inspected: Inspected,
+        position: Position,
+        now: datetime,
+        *,
+        known_volumes: Iterable[KnownVolume] = (),
+        running: Iterable[tuple[str, ImageID]] = (),
+    ) -> None:
+        """A listing with all that it showed; ``running`` are services, each with an image that it runs."""
         with self._file.writing() as database:
-            record(database, images, inspected, now)
+            images.record(database, listed, inspected, now)
+            volumes.record(database, known_volumes, now)
+            services.record(database, running, now)
             _put(database, position)
 
-    def record_uses(self, uses: Mapping[ImageID, tuple[datetime, str]], position: Position) -> None:
-        """What events told between two listings, of images that are known."""
+    def record_uses(
+        self,
+        uses: Mapping[ImageID, tuple[datetime, str]],
+        position: Position,
+        *,
+        used_volumes: Iterable[str] = (),
+    ) -> None:
+        """What events told between two listings, of images and volumes that are known."""
         with self._file.writing() as database:
             for image, (used, how) in uses.items():
-                use(database, image, used, how)
+                images.use(database, image, used, how)
+            for volume in used_volumes:
+                volumes.use(database, volume, position.replayed)
             _put(database, position)
 
 

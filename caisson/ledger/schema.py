@@ -87,6 +87,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     listed INTEGER
 )""",
     ),
+    # From version 2 to version 3: anonymous volumes, and what containers were seen to run.
+    (
+        """CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    first_seen INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    last_listed INTEGER NOT NULL,
+    held INTEGER NOT NULL
+)""",
+        """CREATE TABLE services (
+    service TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    last_seen INTEGER NOT NULL,
+    PRIMARY KEY (service, image_id)
+) WITHOUT ROWID""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -11,9 +11,10 @@ import pytest
 
 from caisson.disk import DiskUsage
 from caisson.engine import ImageID
-from caisson.ledger import KnownImage, Ledger
+from caisson.ledger import KnownImage, KnownVolume, Ledger
 from caisson.ledger.leases import LeaseRecord
 from caisson.ledger.observation import Position
+from caisson.ledger.services import ServiceImage
 from caisson.ledger.stamps import to_stamp
 from caisson.snapshot import ChainID, StoredLayer
 
@@ -115,6 +116,72 @@ def test_an_image_that_is_gone_for_long_is_forgotten(ledger: Ledger) -> None:
     assert set(ledger.images.known()) == {"a", "b"}
     ledger.images.record([_image("b", used=91 * day)], {}, _at(91 * day))
     assert set(ledger.images.known()) == {"b"}
+
+
+def _volume(name: str, *, used: float, listed: float, held: bool = False) -> KnownVolume:
+    return KnownVolume(name, _at(used), _at(used), _at(listed), held=held)
+
+
+def _look(ledger: Ledger, minute: float, *volumes: KnownVolume, running: tuple[tuple[str, str], ...] = ()) -> None:
+    images = {image for _, image in running}
+    ledger.observations.record(
+        [_image(image, used=minute) for image in images],
+        {},
+        Position(_at(minute)),
+        _at(minute),
+        known_volumes=volumes,
+        running=[(service, ImageID(image)) for service, image in running],
+    )
+
+
+def test_no_use_of_a_volume_is_ever_made_older_and_its_first_sight_stays(ledger: Ledger) -> None:
+    _look(ledger, 5, _volume("v", used=5, listed=5, held=True))
+    _look(ledger, 7, _volume("v", used=7, listed=7))
+    # A look that began earlier and ended later.
+    _look(ledger, 6, _volume("v", used=6, listed=6, held=True))
+    assert ledger.volumes.known() == {"v": KnownVolume("v", _at(5), _at(7), _at(7), held=False)}
+    ledger.observations.record_uses({}, Position(_at(8)), used_volumes=("v", "unknown"))
+    ledger.observations.record_uses({}, Position(_at(3)), used_volumes=("v",))
+    assert ledger.volumes.known() == {"v": KnownVolume("v", _at(5), _at(8), _at(7), held=True)}
+
+
+def test_a_volume_that_is_gone_for_long_is_forgotten(ledger: Ledger) -> None:
+    day = 24 * 60
+    _look(ledger, 0, _volume("v", used=0, listed=0))
+    _look(ledger, 89 * day)
+    assert set(ledger.volumes.known()) == {"v"}
+    _look(ledger, 91 * day)
+    assert ledger.volumes.known() == {}
+
+
+def test_what_a_service_ran_is_remembered_with_when_it_was_last_seen(ledger: Ledger) -> None:
+    _look(ledger, 1, running=(("web", "a"), ("db", "d")))
+    _look(ledger, 2, running=(("web", "a"), ("web", "b")))
+    assert sorted(ledger.services.list()) == [
+        ServiceImage("db", ImageID("d"), _at(1)),
+        ServiceImage("web", ImageID("a"), _at(2)),
+        ServiceImage("web", ImageID("b"), _at(2)),
+    ]
+
+
+def test_a_service_that_runs_keeps_what_it_ran_long_ago_and_one_that_is_gone_is_forgotten(ledger: Ledger) -> None:
+    day = 24 * 60
+    _look(ledger, 0, running=(("web", "a"), ("db", "d")))
+    for month in range(1, 8):
+        # Its first image is still there.
+        ledger.images.touch(ImageID("a"), _at(month * 30 * day), "run")
+        _look(ledger, month * 30 * day, running=(("web", "b"),))
+    assert {(found.service, found.image) for found in ledger.services.list()} == {("web", "a"), ("web", "b")}
+    _look(ledger, (210 + 91) * day)
+    assert ledger.services.list() == []
+
+
+def test_an_image_that_is_forgotten_was_never_deployed(ledger: Ledger) -> None:
+    day = 24 * 60
+    _look(ledger, 0, running=(("web", "a"),))
+    _look(ledger, 60 * day, running=(("web", "b"),))
+    _look(ledger, 91 * day, running=(("web", "b"),))
+    assert [found.image for found in ledger.services.list()] == ["b"]
 
 
 def test_samples_are_thinned_to_minutes_then_hours_then_nothing(ledger: Ledger, tmp_path: Path) -> None:

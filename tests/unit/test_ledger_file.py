@@ -19,10 +19,12 @@ import pytest
 
 from caisson.engine import ImageID
 from caisson.errors import LedgerUnusable
-from caisson.ledger import KnownImage, Ledger
+from caisson.ledger import KnownImage, KnownVolume, Ledger
 from caisson.ledger.schema import MIGRATIONS, VERSION, migrate, missing_parts, read_schema
+from caisson.snapshot import ChainID, StoredLayer
 
-VERSION_1 = Path(__file__).parent / "data" / "ledger-1.sqlite"
+DATA = Path(__file__).parent / "data"
+VERSION_1, VERSION_2 = DATA / "ledger-1.sqlite", DATA / "ledger-2.sqlite"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 PROCESSES = multiprocessing.get_context("fork")
 
@@ -53,6 +55,26 @@ def test_a_file_of_version_1_is_migrated_and_keeps_what_is_in_it(path: Path) -> 
     assert ledger.rebuilt_at() is None
     ledger.images.touch(image, NOW, "run")
     assert Ledger(path).images.known()[image].last_used == NOW
+    assert _set_aside(path) == []
+
+
+def test_a_file_of_version_2_is_migrated_and_keeps_what_is_in_it(path: Path) -> None:
+    """The file was written by the last Caisson that had version 2."""
+    shutil.copy(VERSION_2, path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    ledger = Ledger(path)
+    image = ImageID("sha256:" + "1" * 64)
+    assert ledger.builds.own_images() == {image: 12.5}
+    known = ledger.images.known()[image]
+    assert (known.last_use, known.names) == ("container start", ("team/app:main",))
+    assert known.layers == (StoredLayer(ChainID("sha256:" + "2" * 64), 10),)
+    position = ledger.observations.position()
+    assert position is not None
+    assert position.anchor == ("5", "image", "tag", "x")
+    assert (ledger.volumes.known(), ledger.services.list(), ledger.rebuilt_at()) == ({}, [], None)
+    ledger.observations.record([], {}, position, NOW, known_volumes=[KnownVolume("v", NOW, NOW, NOW)])
+    assert list(Ledger(path).volumes.known()) == ["v"]
     assert _set_aside(path) == []
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from caisson.disk import DiskUsage
 from caisson.engine import ContainerID, ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo, Layer
+from caisson.engine_disk import CacheDisk, ContainerDisk, EngineDisk, VolumeDisk
 from caisson.errors import EngineRefused, EngineUnreachable
 from caisson.leases import EVERYTHING, Leases
 from caisson.ledger import Ledger
 from caisson.observe import observe, replay_events
 from caisson.snapshot import ImageState, Snapshot
+from caisson.snapshot_disk import DiskUnread
 
 USAGE = DiskUsage("/data", 100, 50, 100, 50)
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -113,9 +115,9 @@ class Looks:
     def __call__(self, minute: float) -> dict[ImageID, ImageState]:
         return {image.id: image for image in self.snapshot(minute).images}
 
-    def snapshot(self, minute: float) -> Snapshot:
+    def snapshot(self, minute: float, disk: EngineDisk | DiskUnread | None = None) -> Snapshot:
         self.engine.calls.clear()
-        return observe(self.engine, self.ledger, self.leases.held(), USAGE, now=_at(minute))
+        return observe(self.engine, self.ledger, self.leases.held(), USAGE, now=_at(minute), disk=disk)
 
 
 @pytest.fixture
@@ -340,3 +342,102 @@ def test_when_a_container_ended_is_asked_only_if_wanted_and_only_of_those_that_h
     snapshot = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(1), with_ends=True)
     assert [container.finished for container in snapshot.containers] == [_at(-7), None]
     assert look.engine.calls["inspect_container"] == 1
+
+
+VOLUME = "0f" * 32
+
+
+def _disk(users: int = 0) -> EngineDisk:
+    return EngineDisk(
+        layers_size=0,
+        images=(),
+        containers=(ContainerDisk(ContainerID("1"), "web", "exited", 77),),
+        volumes=(VolumeDisk(VOLUME, 5, users), VolumeDisk("database", 5, 0)),
+        cache=(CacheDisk("regular", 9, in_use=False, shared=False, id="c1"),),
+    )
+
+
+def _volume_use(look: Looks, minute: float, disk: EngineDisk | None = None) -> tuple[int, datetime | None]:
+    (volume,) = look.snapshot(minute, disk or _disk()).anonymous_volumes
+    assert volume.name == VOLUME
+    return volume.users, volume.last_used
+
+
+def _mount(minute: float) -> EngineEvent:
+    return replace(_event(minute), type="volume", action="mount", subject=VOLUME)
+
+
+def test_the_account_of_the_disk_is_in_the_snapshot_and_costs_no_call(look: Looks) -> None:
+    look.engine.containers = [ContainerInfo(ContainerID("1"), "web", "exited", {}, image=APP)]
+    bare = look.snapshot(0)
+    assert (bare.build_cache, bare.anonymous_volumes, bare.containers[0].writable_bytes) == ((), (), 0)
+    full = look.snapshot(1, _disk())
+    assert look.engine.calls == Counter(list_images=1, list_containers=1, events=1)
+    assert [entry.id for entry in full.build_cache] == ["c1"]
+    assert full.containers[0].writable_bytes == 77
+    assert (bare.problems, full.problems) == ((), ())
+
+
+def test_an_account_that_could_not_be_read_is_a_problem(look: Looks) -> None:
+    assert look.snapshot(0, DiskUnread("it did not answer")).problems == ("it did not answer",)
+
+
+def test_a_volume_gets_older_from_when_nothing_had_it_any_more(look: Looks) -> None:
+    assert _volume_use(look, 0) == (0, _at(0))
+    assert _volume_use(look, 10) == (0, _at(0))
+    assert _volume_use(look, 20, _disk(users=1)) == (1, _at(20))
+    # Its container was removed between two looks: it may have been at this very moment.
+    assert _volume_use(look, 30) == (0, _at(30))
+    assert _volume_use(look, 40) == (0, _at(30))
+
+
+def test_a_container_that_came_after_the_account_was_read_has_its_volume(look: Looks) -> None:
+    disk = _disk()
+    _volume_use(look, 0, disk)
+    look.engine.containers = [ContainerInfo(ContainerID("1"), "web", "created", {}, image=APP, volumes=(VOLUME,))]
+    assert _volume_use(look, 10, disk) == (1, _at(10))
+    look.engine.containers = []
+    # Seen without an account too.
+    look.snapshot(20)
+    assert _volume_use(look, 30, disk) == (0, _at(20))
+
+
+def test_a_volume_that_was_mounted_between_two_looks_was_used_until_the_second(look: Looks) -> None:
+    _volume_use(look, 0)
+    look.engine.recent.append(_mount(5))
+    # Its container may have been there until this very moment.
+    assert _volume_use(look, 10) == (0, _at(10))
+    look.engine.recent.append(_mount(15))
+    assert replay_events(look.engine, look.ledger, now=_at(16))
+    assert look.ledger.volumes.known()[VOLUME].last_used == _at(16)
+    assert _volume_use(look, 20) == _volume_use(look, 30) == (0, _at(20))
+
+
+def test_where_events_may_be_lost_every_volume_was_used_now(look: Looks) -> None:
+    _volume_use(look, 0)
+    look.engine.recent = [_event(7)]
+    assert _volume_use(look, 10) == (0, _at(10))
+    look.engine.recent = [_event(11)]
+    assert not replay_events(look.engine, look.ledger, now=_at(12))
+    assert look.ledger.volumes.known()[VOLUME].last_used == _at(12)
+    assert _volume_use(look, 20) == _volume_use(look, 30) == (0, _at(20))
+
+
+def test_what_a_service_ran_before_is_known_when_its_container_was_replaced(look: Looks) -> None:
+    def run(image: ImageID, minute: float) -> dict[ImageID, int | None]:
+        look.engine.containers = [ContainerInfo(ContainerID(image), "web", "running", {}, image=image)]
+        return {found.id: found.deployed for found in look(minute).values()}
+
+    assert run(APP, 0) == {BASE: None, APP: None, OTHER: None}
+    assert run(OTHER, 1) == {BASE: None, APP: 1, OTHER: 0}
+    assert run(APP, 2) == {BASE: None, APP: 0, OTHER: 1}
+    look.engine.containers = []
+    assert {image.deployed for image in look(3).values()} == {None, 0, 1}
+
+
+def test_what_a_tag_points_to_is_not_deployed_for_that(look: Looks) -> None:
+    for minute, image in enumerate((BASE, APP, OTHER)):
+        look.ledger.builds.record_tag(
+            reference="team/app:main", image_id=image, previous=None, build_id="1", tagged=_at(minute)
+        )
+    assert {image.deployed for image in look(10).values()} == {None}
