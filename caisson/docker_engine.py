@@ -233,11 +233,14 @@ class DockerEngine:
 
     def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
         # With an end in the past the engine answers at once with what it has; for one in the future it would wait.
-        until = time.time()
+        until = time.time_ns()
+        if since_ns > until:
+            # It refuses an end that is before the beginning; so it is where the clock was set back.
+            return []
         with self._errors("tell its events"):
             answer = self._api._get(
                 self._api._url("/events"),
-                params={"since": answers.seconds(since_ns), "until": f"{until:.9f}"},
+                params={"since": answers.seconds(since_ns), "until": answers.seconds(until)},
                 stream=False,
             )
             self._api._raise_for_status(answer)

@@ -200,7 +200,7 @@ class Engine(Protocol):
     def events(self, *, since_ns: int = 0) -> list[EngineEvent]:
         """The events that the engine still has, oldest first: the last 256 at most, none from before its start.
 
-        With ``since_ns`` those of that nanosecond and later, by the engine's clock.
+        With ``since_ns`` those of that nanosecond and later, by the engine's clock; none for one that is to come.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""A Docker engine of a test's own, to be stopped, killed or filled: the host's dockerd in namespaces of its own."""
+"""A Docker engine of a test's own, to be stopped, killed, filled or emptied: a dockerd in namespaces of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,25 @@ from pathlib import Path
 from deployments.tether import tethered
 from tests.conftest import EngineHost, ask_engine
 from tests.flows.caisson_host import wait_for
+
+_HERE = "mount -t tmpfs tmpfs /run"
+# As the second test engine is entered; this engine's directory has the same path in there.
+_IN_ROOT = """
+mount --bind "$2" "$2"
+mkdir -p "$2$1"
+mount --bind "$1" "$2$1"
+cd "$2"
+mount -t proc proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs mnt
+mkdir mnt/outside
+pivot_root . mnt/outside
+cd /
+umount -l /mnt/outside
+"""
+_READY = 'touch "$1/ready"; exec sleep infinity'
 
 
 @dataclass
@@ -62,10 +81,12 @@ class OwnEngine:
 
 
 @contextmanager
-def own_engine(address: str, *options: str, disk_bytes: int = 0, inodes: int = 0) -> Iterator[OwnEngine]:
+def own_engine(
+    address: str, *options: str, disk_bytes: int = 0, inodes: int = 0, root: Path = Path("/")
+) -> Iterator[OwnEngine]:
     """An engine whose bridge has ``address``; with ``disk_bytes`` its data root is an ext4 of that size.
 
-    ``options`` are more of dockerd's own.
+    ``options`` are more of dockerd's own. ``root`` is the root directory whose dockerd it is: ``EngineHost.root``.
     """
     directory = Path(tempfile.mkdtemp(prefix="caisson-engine-"))
     data_root = directory / "data-root"
@@ -76,8 +97,9 @@ def own_engine(address: str, *options: str, disk_bytes: int = 0, inodes: int = 0
             file.truncate(disk_bytes)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", *(["-N", str(inodes)] if inodes else []), str(image)], check=True)
         subprocess.run(["mount", "-o", "loop", str(image), str(data_root)], check=True)
-    ready = "mount -t tmpfs tmpfs /run && ip link set lo up && touch $0 && exec sleep infinity"
-    command = ["unshare", "--net", "--mount", "--propagation=private", "sh", "-c", ready, str(directory / "ready")]
+    script = f"ip link set lo up\n{_HERE if root == Path('/') else _IN_ROOT}\n{_READY}"
+    inner = ["sh", "-ec", script, "sh", str(directory), str(root)]
+    command = ["unshare", "--net", "--mount", "--propagation=private", *inner]
     try:
         with subprocess.Popen(tethered(command)) as holder:
             own = OwnEngine(directory, address, holder, options)
@@ -94,6 +116,8 @@ def own_engine(address: str, *options: str, disk_bytes: int = 0, inodes: int = 0
             subprocess.run(["umount", str(data_root)], check=True)
         # Its mounts went with their namespace.
         shutil.rmtree(directory, ignore_errors=True)
+        if root != Path("/"):
+            (root / directory.relative_to("/")).rmdir()
 
 
 def copy_image(image: str, source: EngineHost, target: EngineHost) -> None:

@@ -19,7 +19,7 @@ from caisson.engine import ContainerID, EngineEvent, ImageID
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.observe import observe, replay_events
-from caisson.snapshot import ImageState
+from caisson.snapshot import ImageState, Snapshot, VolumeState
 from tests.conftest import EngineHost
 
 USAGE = DiskUsage("/", 1, 1, 1, 1)
@@ -56,6 +56,12 @@ class Host:
 
     def create(self, image: str, program: str = "/none") -> str:
         container = str(self.api.create_container(image, command=[program])["Id"])
+        self.containers.append(container)
+        return container
+
+    def create_with_volume(self, script: str) -> str:
+        body = {"Image": "debian:trixie-slim", "Cmd": ["sh", "-c", script], "Volumes": {"/v": {}}}
+        container = str(self.api.create_container_from_config(body)["Id"])
         self.containers.append(container)
         return container
 
@@ -189,6 +195,36 @@ def test_when_a_container_ended_is_known_and_of_one_that_never_ran_it_is_not(hos
     assert finished is not None
     assert began <= finished <= now
     assert (states[ContainerID(never)].state, states[ContainerID(never)].finished) == ("created", None)
+
+
+def test_an_anonymous_volume_gets_older_from_when_its_container_is_gone(host: Host) -> None:
+    container = host.create_with_volume("head -c 2000000 /dev/urandom | tee /file > /v/file")
+    (mount,) = host.api.inspect_container(container)["Mounts"]
+    host.api.start(container)
+    host.api.wait(container)
+
+    def look(now: datetime) -> Snapshot:
+        disk = host.engine.disk_usage(timeout=60)
+        return observe(host.engine, host.ledger, host.leases.held(), USAGE, now=now, disk=disk)
+
+    def volume(snapshot: Snapshot) -> VolumeState:
+        (found,) = [one for one in snapshot.anonymous_volumes if one.name == mount["Name"]]
+        return found
+
+    now = datetime.now(UTC)
+    snapshot = look(now)
+    found = volume(snapshot)
+    assert (found.users, found.last_used) == (1, now)
+    assert 2_000_000 <= found.size < 2_100_000
+    (writable,) = [one.writable_bytes for one in snapshot.containers if one.id == container]
+    assert 2_000_000 <= writable < 2_100_000
+    host.api.remove_container(container)
+    host.containers.clear()
+    for hours in (1, 2):
+        later = volume(look(now + timedelta(hours=hours)))
+        assert (later.users, later.last_used) == (0, now + timedelta(hours=1))
+    host.api.remove_volume(mount["Name"])
+    assert mount["Name"] not in {one.name for one in look(now + timedelta(hours=3)).anonymous_volumes}
 
 
 def _look_long_ago(host: Host, when: datetime) -> None:
