@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 _UNITS = {"w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?P<number>\d{1,6}(?:\.\d{1,3})?)\s*(?P<unit>[wdhms])", re.IGNORECASE | re.ASCII)
@@ -50,3 +50,15 @@ def format_age(span: timedelta) -> str:
         rest = minutes % 60
         return f"{hours} h {rest} min" if rest and hours < 24 else f"{hours} h"
     return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def format_ago(date: datetime | None, now: datetime) -> str:
+    """How long before ``now`` that was, for people; None is a date that is not known.
+
+    >>> now = datetime(2026, 5, 30)
+    >>> format_ago(datetime(2026, 5, 1), now), format_ago(now, now), format_ago(None, now)
+    ('29 days ago', 'now', 'not known')
+    """
+    if date is None:
+        return "not known"
+    return "now" if date >= now else f"{format_age(now - date)} ago"

@@ -132,6 +132,21 @@ class PruneBusy(CaissonError):
     retryable = True
 
 
+class ImageUnknown(CaissonError):
+    """No image on this host has such a name or ID, or several have."""
+
+    kind = "image-unknown"
+    exit_code = 18
+
+
+class PruneStopped(CaissonError):
+    """A prune ended early by something that went wrong; what it had removed by then is in its report."""
+
+    kind = "prune-stopped"
+    exit_code = 25
+    retryable = True
+
+
 class BuilderImageMissing(CaissonError):
     kind = "builder-image-missing"
     exit_code = 23

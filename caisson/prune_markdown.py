@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from caisson.disk_limits import describe_missing
-from caisson.durations import format_age
+from caisson.durations import format_ago
 from caisson.engine import short_id
 from caisson.markdown_table import markdown_table
 from caisson.retention.prune_plan import (
@@ -132,9 +132,9 @@ def _row(item: PlanItem, now: datetime) -> list[str]:
             image = code(short_id(item.image.id))
             return ["tag", f"{code(item.reference)} of {image}, which stays", _used(item.image, now), *ending]
         case RemoveContainer():
-            return ["container", code(item.name), _ago(item.finished, now), *ending]
+            return ["container", code(item.name), format_ago(item.finished, now), *ending]
         case RemoveVolume():
-            return ["volume", code(item.name[:12]), _ago(item.last_used, now), *ending]
+            return ["volume", code(item.name[:12]), format_ago(item.last_used, now), *ending]
         case PruneBuildCache():
             down = f"from {format_size(item.seen_bytes)} down to {format_size(item.keep_bytes)}"
             return ["build cache", down, "–", *ending]
@@ -148,13 +148,7 @@ def _names(image: SeenImage) -> str:
 
 
 def _used(image: SeenImage, now: datetime) -> str:
-    return _ago(image.last_used, now)
-
-
-def _ago(date: datetime | None, now: datetime) -> str:
-    if date is None:
-        return "not known"
-    return "now" if date >= now else f"{format_age(now - date)} ago"
+    return format_ago(image.last_used, now)
 
 
 def _rules(plan: PrunePlan) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deployments import cli_alerts, cli_build, cli_guard
+from deployments import cli_alerts, cli_build, cli_guard, cli_prune
 from deployments.cli_help import Command, Group, invocation
 
 _EXAMPLES = """
@@ -28,6 +29,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Policy = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="A policy in TOML or JSON, instead of CAISSON_RETENTION."),
+]
 
 
 @app.callback()
@@ -134,6 +139,60 @@ def disk(
     from deployments.cli_disk import show_disk
 
     show_disk(load_settings(), attribution=attribution, as_json=as_json)
+
+
+app.command("prune", cls=Command, epilog=cli_prune.EXAMPLES)(cli_prune.prune)
+
+
+@app.command(
+    cls=Command,
+    epilog="caisson images\ncaisson images --repository 'team/*'\n"
+    """caisson images --json | jq -r '.[] | select(.decision == "remove") | .id'""",
+)
+def images(
+    ctx: typer.Context,
+    repository: Annotated[
+        str,
+        typer.Option("--repository", "-r", metavar="PATTERN", help="Only those, such as team/* or registry:5000/**."),
+    ] = "",
+    policy: Policy = None,
+    as_json: Json = False,
+) -> None:
+    """List the images of this host, with last use and whether they stay.
+
+    Those that hold most by themselves come first. Whether one stays is what `caisson prune` would say at this moment.
+    """
+    invocation(ctx).json = as_json
+    if repository:
+        from caisson.retention.patterns import check_repository_pattern
+
+        try:
+            check_repository_pattern(repository)
+        except ValueError as error:
+            raise typer.BadParameter(f"--repository: {error}.", ctx) from None
+    from caisson.settings import load_settings
+    from deployments.cli_images import show_images
+    from deployments.cli_policy import policy_of
+
+    settings = load_settings()
+    show_images(settings, policy_of(settings, policy), repository=repository, as_json=as_json)
+
+
+@app.command(cls=Command, epilog="caisson why team/app:1.2\ncaisson why 3f2a9c\ncaisson why debian --json | jq .goes")
+def why(
+    ctx: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="REPOSITORY[:TAG], a tag, or an ID's beginning.")],
+    policy: Policy = None,
+    as_json: Json = False,
+) -> None:
+    """Say why an image stays or goes, and when its time is over."""
+    invocation(ctx).json = as_json
+    from caisson.settings import load_settings
+    from deployments.cli_images import show_why
+    from deployments.cli_policy import policy_of
+
+    settings = load_settings()
+    show_why(settings, policy_of(settings, policy), image, as_json=as_json)
 
 
 app.add_typer(cli_alerts.app, name="alerts")

@@ -24,6 +24,7 @@ from caisson.settings import Settings
 from caisson.untrusted import clean, shorten
 from deployments.cli_remote import failure_of_state, is_worth_showing
 from deployments.cli_service import find_api
+from deployments.cli_table import table_lines
 from deployments.cli_view import printable
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
@@ -158,10 +159,8 @@ def print_builds(rows: Iterable[BuildRow], *, as_json: bool) -> None:
         typer.echo("No builds yet. Try `caisson build --help`.")
         return
     header = ("RUN", "STATE", "IMAGE", "REF", "COMMIT", "STARTED (UTC)", "TOOK")
-    table = [header, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
-    for line in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in table_lines(header, map(_cells, rows)):
+        typer.echo(line)
 
 
 def _cells(row: BuildRow) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
-"""Ctrl-C and its kin while a build runs: they cancel the build, and can't disturb its clean-up."""
+"""Ctrl-C and its kin while a command works: they cancel it or let it stop, and can't disturb its clean-up."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -18,16 +21,44 @@ def signals_cancel(*, times: int = 1) -> Iterator[None]:
     """
     left = times
 
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def handle() -> None:
         nonlocal left
         left -= 1
         if left >= 0:
             raise KeyboardInterrupt
 
+    with _handled(handle):
+        yield
+
+
+@contextlib.contextmanager
+def signals_stop(notice: str) -> Iterator[threading.Event]:
+    """For the time of the block a signal sets the event, whatever runs goes on, and the first has ``notice`` said.
+
+    Ignored signals and threads as in ``signals_cancel``.
+    """
+    stop = threading.Event()
+
+    def handle() -> None:
+        if not stop.is_set():
+            stop.set()
+            # Not by the stream: what was interrupted may be in the middle of a write to it.
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), f"{notice}\n".encode())
+
+    with _handled(handle):
+        yield stop
+
+
+@contextlib.contextmanager
+def _handled(handle: Callable[[], None]) -> Iterator[None]:
+    def handler(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        handle()
+
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    handled = [number for number, earlier in before.items() if earlier != signal.SIG_IGN]
     for number in handled:
-        signal.signal(number, handle)
+        signal.signal(number, handler)
     try:
         yield
     finally:

@@ -95,14 +95,21 @@ def until_reason(text: str | None, now: datetime) -> str:
     if text is None:
         return ""
     shown = text[:40]
+    until = kept_until(text)
+    if until is None:
+        return f"its label {LABEL_KEEP_UNTIL} says {shown!r}, which is no date"
+    return f"its label {LABEL_KEEP_UNTIL} says {shown}" if now <= until else ""
+
+
+def kept_until(text: str) -> datetime | None:
+    """The last moment at which such a label keeps what has it; None where it is no date, which keeps it for good."""
     try:
         until = datetime.fromisoformat(text.strip())
     except ValueError:
-        return f"its label {LABEL_KEEP_UNTIL} says {shown!r}, which is no date"
+        return None
     if len(text.strip()) <= len("2026-01-01"):
         until = until.replace(hour=23, minute=59, second=59)
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return f"its label {LABEL_KEEP_UNTIL} says {shown}" if now <= until else ""
+    return until if until.tzinfo else until.replace(tzinfo=UTC)
 
 
 def _deployed(facts: Facts, image: ImageState) -> str:
@@ -192,4 +199,9 @@ def ancestors_of(facts: Facts, kept: Iterable[ImageID]) -> Iterator[tuple[ImageI
                 # What is above it follows from it.
                 break
             staying.add(ancestor.id)
-            yield ancestor.id, Reason(ANCESTOR, f"the image {short_id(image_id)}, which is kept, was built on it")
+            yield ancestor.id, ancestor_reason(image_id)
+
+
+def ancestor_reason(kept: ImageID) -> Reason:
+    """Why an image stays that ``kept`` was built on."""
+    return Reason(ANCESTOR, f"the image {short_id(kept)}, which is kept, was built on it")

@@ -15,7 +15,20 @@ from caisson.errors import CaissonError, RequestInvalid, ServiceUnreachable
 from deployments import cli_runs, launcher
 from deployments.cli import app
 
-COMMANDS = ("build", "builds", "logs", "up", "down", "doctor", "guard", "builder-image", "version")
+COMMANDS = (
+    "build",
+    "builds",
+    "logs",
+    "up",
+    "down",
+    "doctor",
+    "prune",
+    "images",
+    "why",
+    "guard",
+    "builder-image",
+    "version",
+)
 URL = "https://example.com/app.git"
 
 runner = CliRunner()
