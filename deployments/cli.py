@@ -172,7 +172,7 @@ def images(
             raise typer.BadParameter(f"--repository: {error}.", ctx) from None
     from caisson.settings import load_settings
     from deployments.cli_images import show_images
-    from deployments.cli_policy import policy_of
+    from deployments.cli_plan import policy_of
 
     settings = load_settings()
     show_images(settings, policy_of(settings, policy), repository=repository, as_json=as_json)
@@ -189,7 +189,7 @@ def why(
     invocation(ctx).json = as_json
     from caisson.settings import load_settings
     from deployments.cli_images import show_why
-    from deployments.cli_policy import policy_of
+    from deployments.cli_plan import policy_of
 
     settings = load_settings()
     show_why(settings, policy_of(settings, policy), image, as_json=as_json)

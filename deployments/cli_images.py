@@ -25,6 +25,7 @@ from caisson.settings import Settings
 from caisson.sizes import format_size
 from caisson.snapshot import ImageState, Snapshot
 from caisson.untrusted import clean, shorten
+from deployments.cli_plan import disk_read
 from deployments.cli_table import table_lines
 
 _ROWS = TypeAdapter(list[ImageRow])
@@ -45,7 +46,8 @@ def look(settings: Settings, policy: RetentionPolicy) -> Look:
     """Look and plan as a prune does; raises ``CaissonError``. Nothing changes but what the ledger knows of uses."""
     with open_prune_host(settings) as host:
         view = HostView(host, policy)
-        plan = make_plan(view, settings.disk_limits)
+        with disk_read():
+            plan = make_plan(view, settings.disk_limits)
         return Look(view.snapshot, plan, image_rows(plan, host.ledger.images.known(layers=False)))
 
 

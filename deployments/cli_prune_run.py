@@ -19,7 +19,7 @@ from caisson.retention.plan_json import plan_from_json, plan_to_json
 from caisson.retention.prune_plan import PrunePlan, RemoveImage
 from caisson.settings import Settings
 from deployments.cli_help import report_failure
-from deployments.cli_policy import policy_of, words_of
+from deployments.cli_plan import disk_read, policy_of, words_of
 from deployments.cli_prune_text import plan_lines, report_lines, result_line, saved_lines
 from deployments.cli_signals import signals_stop
 from deployments.cli_view import PlainView
@@ -47,7 +47,8 @@ def run_prune(settings: Settings, options: PruneOptions) -> int:
     saved = None if options.saved is None else _read_plan(options.saved)
     with open_prune_host(settings) as host:
         view = HostView(host, policy)
-        plan = saved or make_plan(view, settings.disk_limits, force_pressure=options.pressure)
+        with disk_read():
+            plan = saved or make_plan(view, settings.disk_limits, force_pressure=options.pressure)
         if options.plan_to is not None:
             _write_plan(options.plan_to, plan)
         if options.apply:
@@ -88,7 +89,8 @@ def _write_plan(path: Path, plan: PrunePlan) -> None:
 
 def _what_is_left(view: HostView, plan: PrunePlan) -> PruneReport:
     """A dry run of a plan that was made before: what of it may still go."""
-    view.look(view.host.leases.held())
+    with disk_read():
+        view.look(view.host.leases.held())
     report, results = dry_run(plan, trigger=TRIGGER), list[ItemResult]()
     for planned in report.results:
         item = planned.item
@@ -119,7 +121,7 @@ def _apply(view: HostView, plan: PrunePlan, options: PruneOptions) -> int:
         done += 1
         out.say(result_line(result, done, len(plan.items)))
 
-    with signals_stop("Stopping: the removal under way ends first.") as stop:
+    with signals_stop("Stopping: the removal under way ends first.") as stop, disk_read():
         report = apply_plan(view, plan, trigger=TRIGGER, on_result=show, should_stop=stop.is_set)
     if options.as_json:
         typer.echo(report_to_json(report), nl=False)

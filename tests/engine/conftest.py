@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,11 @@ from flows.build_image import as_function, run_build
 from tests.conftest import EngineHost
 from tests.engine.buildx import copy_buildx
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
+
+CAISSON = str(Path(sys.executable).with_name("caisson"))
+COMMAND_SECONDS = 180
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +97,53 @@ def builds(settings: Settings, engine: Engine, git_root: GitDaemon) -> Iterator[
 def leftovers(engine: Engine) -> Callable[[], list[str]]:
     """Names of the builders that are on the engine now, in any state."""
     return lambda: [container.name for container in find_builders(engine)]
+
+
+@pytest.fixture
+def environment(settings: Settings, tmp_path: Path) -> Mapping[str, str]:
+    """The settings of the test, as variables of a command in a directory of its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CAISSON_", "PREFECT_"))}
+    own = ("state_dir", "docker_host", "engine_socket", "guard_dir", "engine_guard_dir", "docker_data_root")
+    return {
+        **inherited,
+        **{f"CAISSON_{name.upper()}": str(getattr(settings, name)) for name in (*own, "min_free_bytes")},
+    }
+
+
+@pytest.fixture
+def run(environment: Mapping[str, str], tmp_path: Path) -> Run:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [CAISSON, *arguments],
+            env=dict(environment),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [CAISSON, *arguments],
+            env=dict(environment),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        # Not SIGKILL: that would leave the builder to its deadline.
+        process.terminate()
+        process.communicate(timeout=60)

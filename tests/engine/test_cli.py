@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -19,69 +16,15 @@ from caisson.settings import Settings
 from deployments.doctor import diagnose
 from deployments.doctor.gather import gather
 from tests.conftest import SETUP, EngineHost
-from tests.engine.conftest import Builds
+from tests.engine.conftest import COMMAND_SECONDS, Builds, Run, Start
 
 BASE = "FROM debian:trixie-slim\n"
-CAISSON = str(Path(sys.executable).with_name("caisson"))
-SECONDS = 180
 Leftovers = Callable[[], list[str]]
-Run = Callable[..., subprocess.CompletedProcess[str]]
-Start = Callable[..., subprocess.Popen[str]]
 
 
 def says(line: str, words: str) -> bool:
     """Whether a step of the Dockerfile printed the words; BuildKit's lines begin with the step's number."""
     return line.strip().rpartition("] ")[2] == words
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> Mapping[str, str]:
-    """The settings of the test, as variables of a command in a directory of its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CAISSON_", "PREFECT_"))}
-    own = ("state_dir", "docker_host", "engine_socket", "guard_dir", "engine_guard_dir", "docker_data_root")
-    return {
-        **inherited,
-        **{f"CAISSON_{name.upper()}": str(getattr(settings, name)) for name in (*own, "min_free_bytes")},
-    }
-
-
-@pytest.fixture
-def run(environment: Mapping[str, str], tmp_path: Path) -> Run:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [CAISSON, *arguments],
-            env=dict(environment),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture
-def start(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [CAISSON, *arguments],
-            env=dict(environment),
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        # Not SIGKILL: that would leave the builder to its deadline.
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 def test_a_build_is_shown_step_by_step_and_ends_with_a_summary(
@@ -166,7 +109,7 @@ def test_a_reader_that_goes_away_does_not_end_the_build(start: Start, builds: Bu
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(SECONDS) == 0
+    assert process.wait(COMMAND_SECONDS) == 0
     assert engine.inspect_image("caisson-test/cli:kept") is not None
 
 
