@@ -67,11 +67,12 @@ def image_lines(rows: list[ImageRow], now: datetime) -> Iterator[str]:
     if not rows:
         yield "There are no such images on this host."
         return
-    header = ("IMAGE", "ALONE", "SIZE", "LAST USE", "KNOWN BY", "", "RULE", "NAMES")
+    header = ("IMAGE", "FREES", "SIZE", "LAST USE", "KNOWN BY", "", "RULE", "NAMES")
     yield from table_lines(header, (_cells(row, now) for row in rows))
     going = [row for row in rows if row.decision == "remove"]
     size = format_size(sum(row.marginal_bytes for row in going))
-    yield f"{len(rows):,} images, of which a prune now would remove {len(going):,}: about {size}."
+    counted = "1 image" if len(rows) == 1 else f"{len(rows):,} images"
+    yield f"{counted}, of which a prune now would remove {len(going):,}: about {size}."
 
 
 def _cells(row: ImageRow, now: datetime) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import typer
 
 from caisson.errors import BuildCancelled, PruneStopped, RequestInvalid, SettingsInvalid
-from caisson.private_file import write_public
 from caisson.prune import apply_plan, dry_run, make_plan
 from caisson.prune_host import open_prune_host
 from caisson.prune_markdown import plan_summary
@@ -82,7 +81,8 @@ def _read_plan(path: Path) -> PrunePlan:
 
 def _write_plan(path: Path, plan: PrunePlan) -> None:
     try:
-        write_public(path, plan_to_json(plan))
+        # Not replaced in one go: it may be a device, a pipe or a link.
+        path.write_text(plan_to_json(plan), encoding="utf-8")
     except OSError as error:
         raise SettingsInvalid(f"--plan: {path} can't be written ({words_of(error)}).") from None
 

@@ -55,7 +55,7 @@ def saved_lines(report: PruneReport) -> Iterator[str]:
         f"{counts['not-reached']:,} may still go: about {format_size(size)}."
     )
     if report.results:
-        rows = ((_STILL[result.outcome], *_named(result.item), *_why(result)) for result in report.results[:MOST_ROWS])
+        rows = ((_STILL[one.outcome], *_named(one.item), *_why_still(one)) for one in report.results[:MOST_ROWS])
         yield from _indented(table_lines(("", "FREES", "WHAT", "RULE", "WHY"), rows))
     if len(report.results) > MOST_ROWS:
         yield f"  and {len(report.results) - MOST_ROWS:,} more (--json shows them all)"
@@ -122,6 +122,12 @@ def _named(item: PlanItem) -> tuple[str, str]:
 
 def _why(result: ItemResult) -> tuple[str, str]:
     return clean(result.rule), clean(result.reason)
+
+
+def _why_still(result: ItemResult) -> tuple[str, str]:
+    if result.outcome == "not-reached":
+        return result.item.rule, clean(result.item.reason)
+    return _why(result)
 
 
 def _last_use(item: PlanItem) -> datetime | None:

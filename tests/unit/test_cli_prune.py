@@ -166,7 +166,11 @@ def test_a_saved_plan_shows_what_of_it_may_still_go() -> None:
     first, second = found.results
     shown = text(saved_lines(replace(found, results=(replace(first, outcome="not-reached"), second))))
     assert shown.startswith("Of 2 planned 3 h ago, 1 may still go: about 10 MiB.")
-    assert [line.split()[0] for line in shown.splitlines()[2:4]] == ["goes", "stays"]
+    goes, stays = shown.splitlines()[2:4]
+    assert goes.split()[0] == "goes"
+    assert goes.endswith("not used for 90 days, longer than the 30d of team/app")
+    assert stays.split()[0] == "stays"
+    assert stays.endswith("the container x was made from it")
 
 
 # Images
