@@ -256,6 +256,8 @@ def test_images_agree_with_the_plan_and_tell_how_use_is_known(run: Run, own: Own
     container = own.engine.create_container(own.team, {"Image": first})
     try:
         options = ("--policy", str(own.policy), "--repository", f"{own.team}/*")
+        lines = run("images", *options).stdout.splitlines()
+        # Not the first look, in which each is seen for the first time at the same moment.
         rows = {row["tags"][0]: row for row in json.loads(run("images", *options, "--json").stdout)}
         assert rows.keys() == {first, second}
         assert (rows[first]["decision"], rows[first]["rule"]) == ("keep", "in-use")
@@ -263,7 +265,6 @@ def test_images_agree_with_the_plan_and_tell_how_use_is_known(run: Run, own: Own
         assert (rows[second]["decision"], rows[second]["rule"]) == ("remove", "expired")
         # The base is the first one's too.
         assert rows[second]["marginal_bytes"] == 64 * KIB
-        lines = run("images", *options).stdout.splitlines()
         assert [line for line in lines if second in line and " goes " in line]
         assert [line for line in lines if first in line and " stays " in line]
         assert len(run("images", "--policy", str(own.policy)).stdout.splitlines()) > len(lines)
