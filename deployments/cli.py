@@ -158,7 +158,7 @@ def images(
     policy: Policy = None,
     as_json: Json = False,
 ) -> None:
-    """List the images of this host, with last use and whether they stay.
+    """List the images, with last use and whether they stay.
 
     Those that hold most by themselves come first. Whether one stays is what `caisson prune` would say at this moment.
     """
