@@ -6,22 +6,19 @@ import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from caisson.cgroups import Cgroup, KernelLimits, find_cgroup, read_limits
-from caisson.engine import ContainerID, ContainerInfo, Engine, ImageInfo
+from caisson.engine import ContainerID, ContainerInfo, Engine
 from caisson.errors import BuildCancelled, BuildTimedOut, CaissonError, EngineLost, EngineRefused
 from caisson.plan import (
     LABEL_BUILD,
     LABEL_DEADLINE,
     LABEL_FLOW_RUN,
-    build_under_construction,
     container_name,
     reference_under_construction,
 )
-
-_OVERDUE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -116,15 +113,6 @@ def is_builder(container: ContainerInfo) -> bool:
     return build is not None and container.name == container_name(build)
 
 
-def is_overdue(builder: ContainerInfo, now: datetime) -> bool:
-    """Whether a builder is past its deadline, by this host's clock, which is the engine's too.
-
-    One that was started has ended by itself by then; one that never was has not.
-    """
-    deadline = read_deadline(builder)
-    return deadline is not None and now > deadline + _OVERDUE
-
-
 def read_deadline(builder: ContainerInfo) -> datetime | None:
     """The deadline on a builder's label; None where it tells no time, or one without a zone."""
     try:
@@ -151,25 +139,6 @@ def remove_builders(engine: Engine, builders: list[ContainerInfo]) -> list[str]:
     if failures:
         raise failures[0]
     return removed
-
-
-def leftover_references(
-    images: Iterable[ImageInfo], builders: Iterable[ContainerInfo], *, now: datetime, longest: timedelta
-) -> list[str]:
-    """Names of images under construction whose build is dead. Pure.
-
-    A live build has its builder from before its image has a name until after all tags are set; so ``images`` must have
-    been listed before ``builders``, or a build that began in between would seem to have none. An image that is younger
-    than the ``longest`` time of a build is left alone all the same: there is no hurry.
-    """
-    live = {builder.name for builder in builders}
-    return [
-        tag
-        for image in images
-        if image.created.isdigit() and now - datetime.fromtimestamp(int(image.created), UTC) > longest
-        for tag in image.tags
-        if (build_id := build_under_construction(tag)) and container_name(build_id) not in live
-    ]
 
 
 def remove_references(engine: Engine, references: Iterable[str]) -> list[str]:

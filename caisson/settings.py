@@ -246,6 +246,16 @@ class Settings(BaseSettings):
         ge=0,
         le=86_400,
     )
+    prune_seconds: int = Field(
+        21_600,
+        description="How often images are pruned, 6 hours by default; 0: never on a schedule. It acts when it is "
+        "changed: a schedule that was edited in Prefect stays. No success for twice as long is told as an alert",
+        ge=0,
+        le=2_592_000,
+    )
+    prune_on_pressure: bool = Field(
+        True, description="Prune at once when Docker's disk is under pressure, and again while it stays so"
+    )
     metrics_dir: str = Field(
         "", description="Directory for node_exporter's text files; empty: `metrics` in the state directory"
     )

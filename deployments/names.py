@@ -6,8 +6,9 @@ from caisson.settings import Settings
 
 BUILD_FLOW = "build-image"
 MONITOR_FLOW = "monitor-disk"
+PRUNE_FLOW = "prune-images"
 CARE_QUEUE = "care"
-"""The work queue of what must not wait behind builds: a full disk is seen while builds fill it."""
+"""The work queue of what must not wait behind builds: a full disk is seen and pruned while builds fill it."""
 
 
 def pool_name(settings: Settings) -> str:
@@ -18,6 +19,11 @@ def pool_name(settings: Settings) -> str:
 def monitor_deployment(settings: Settings) -> str:
     """The deployment that looks at this host's disks."""
     return f"{MONITOR_FLOW}/{settings.host_name}"
+
+
+def prune_deployment(settings: Settings) -> str:
+    """The deployment that prunes this host's images."""
+    return f"{PRUNE_FLOW}/{settings.host_name}"
 
 
 def build_deployment(settings: Settings) -> str:

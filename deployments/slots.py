@@ -1,6 +1,7 @@
-"""Which runs a worker takes now: so many builds at once, and beside them one of what looks after the host.
+"""Which runs a worker takes now: so many builds at once, and beside them what looks after the host.
 
-A monitor that waited behind builds would be blind exactly while they fill the disk.
+A monitor that waited behind builds would be blind exactly while they fill the disk, and one that waited behind a prune
+would not see what the prune frees. So each flow of the queue ``care`` has one slot of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from uuid import UUID
 
 from deployments.names import CARE_QUEUE
 
+CARE_FLOWS = 2
+"""The monitor and the prune."""
+
 
 class _FlowRun(Protocol):
     @property
     def id(self) -> UUID: ...
+    @property
+    def flow_id(self) -> UUID: ...
     @property
     def work_queue_name(self) -> str | None: ...
 
@@ -32,25 +38,25 @@ class Slots:
 
     def __init__(self, builds: int) -> None:
         self._builds = builds
-        self._care: set[UUID] = set()
+        self._care: dict[UUID, UUID] = {}
 
     @property
     def most(self) -> int:
         """Runs at once, of both kinds."""
-        return self._builds + 1
+        return self._builds + CARE_FLOWS
 
     def choose(self, offered: Sequence[Offer], running: Collection[UUID]) -> list[Offer]:
         """Those of the offered runs that there is room for, in their order; ``running`` ones are not taken again."""
-        self._care.intersection_update(running)
-        room = self._builds - len(set(running) - self._care)
+        self._care = {run: flow for run, flow in self._care.items() if run in running}
+        room = self._builds - len(set(running) - self._care.keys())
         chosen = []
         for offer in offered:
             flow_run = offer.flow_run
             if flow_run.id in running:
                 continue
             if flow_run.work_queue_name == CARE_QUEUE:
-                if not self._care:
-                    self._care.add(flow_run.id)
+                if len(self._care) < CARE_FLOWS and flow_run.flow_id not in self._care.values():
+                    self._care[flow_run.id] = flow_run.flow_id
                     chosen.append(offer)
             elif room > 0:
                 room -= 1

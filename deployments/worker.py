@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ from prefect.utilities.processutils import command_from_string
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
+from caisson.reaping import Word
 from caisson.settings import Settings
 from deployments.backoff import Backoff
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
@@ -50,6 +50,7 @@ from deployments.server import without_build_secrets
 from deployments.settle import CANCELLED, Why, needs_reaping, true_state
 from deployments.slots import Slots
 from deployments.state import StateDir, forget_run, open_output, output_path, record_run
+from tasks.reap import flow_run_ids, words_of
 
 logger = logging.getLogger("caisson.worker")
 
@@ -61,7 +62,6 @@ ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
 FORK_SERVER_SECONDS = 10.0
 SETTLE_ATTEMPTS = 20
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Reaper(Protocol):
@@ -71,8 +71,8 @@ class Reaper(Protocol):
         """Remove what a dead run left."""
         ...
 
-    def reap_overdue(self) -> list[str]:
-        """Remove what should have ended by itself."""
+    def reap_overdue(self, words: Mapping[str, Word]) -> list[str]:
+        """Remove what should have ended by itself, by Prefect's word on its run."""
         ...
 
     def owners(self) -> set[str]:
@@ -365,17 +365,19 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         Such is a builder that the engine was asked for by a process that died meanwhile, and one whose engine was down.
         A run that this API does not know is another's.
         """
-        for name in await anyio.to_thread.run_sync(self._reaper.reap_overdue):
-            logger.info("%s was left behind; it is removed", name)
-        owners = {
-            UUID(owner) for owner in await anyio.to_thread.run_sync(self._reaper.owners) if _UUID.fullmatch(owner)
-        }
+        owners = set(flow_run_ids(await anyio.to_thread.run_sync(self._reaper.owners)))
         # Asked for after the owners: a run is supervised before it has a builder.
-        if not (strays := owners - set(self._supervised_now())):
-            return
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(strays)))
-        for flow_run in await self.client.read_flow_runs(flow_run_filter=wanted):
-            if flow_run.state is not None and flow_run.state.is_final():
+        supervised = set(self._supervised_now())
+        found: list[FlowRun] = []
+        if strays := owners - supervised:
+            found = await self.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(strays)))
+            )
+        words = words_of(owners, found, executed=supervised)
+        for name in await anyio.to_thread.run_sync(self._reaper.reap_overdue, words):
+            logger.info("%s was left behind; it is removed", name)
+        for flow_run in found:
+            if words[str(flow_run.id)] is Word.DEAD:
                 await self._reap_run(flow_run.id)
 
     async def _drain(self, stop: Stop) -> None:

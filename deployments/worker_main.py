@@ -15,7 +15,7 @@ from deployments.apply import apply_deployments
 from deployments.server import wait_until_healthy
 from deployments.state import StateDir, prune_outputs
 from deployments.worker import CaissonWorker, Stop
-from tasks.remove_builder import Reaper
+from tasks.reap import Reaper
 
 KEEP_OUTPUTS = 20
 ABANDONED_SECONDS = 12.0

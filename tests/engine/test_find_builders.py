@@ -7,7 +7,7 @@ import uuid
 from caisson.builder import find_builders
 from caisson.engine import Engine
 from caisson.settings import Settings
-from tasks.remove_builder import Reaper
+from tasks.reap import Reaper
 from tests.engine.conftest import Builds
 
 SLEEP = {"Entrypoint": ["sleep", "60"]}

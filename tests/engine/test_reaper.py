@@ -15,8 +15,11 @@ import docker
 import pytest
 
 from caisson.engine import ContainerID, Engine, ImageID
+from caisson.leases import Leases
+from caisson.ledger import Ledger
+from caisson.reaping import Word
 from caisson.settings import Settings
-from tasks.remove_builder import Reaper
+from tasks.reap import Reaper
 from tests.conftest import EngineHost
 
 FLOW_RUN = str(uuid.uuid4())
@@ -70,15 +73,34 @@ def test_a_container_that_has_a_builders_labels_from_its_image_is_none(
     reaper = Reaper(settings)
     assert FLOW_RUN not in reaper.owners()
     assert reaper.reap(FLOW_RUN) == []
-    assert forged not in reaper.reap_overdue()
+    assert forged not in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
     assert containers.left() == [forged]
 
 
 def test_a_builder_that_was_never_started_goes_after_its_deadline(settings: Settings, containers: Containers) -> None:
     overdue = containers.create(deadline=_in(-5))
     kept = [containers.create(deadline=deadline) for deadline in (_in(5), _in(-0.5), "", "soon", "2026-01-01T00:00:00")]
-    assert overdue in Reaper(settings).reap_overdue()
+    assert overdue in Reaper(settings).reap_overdue({FLOW_RUN: Word.DEAD})
     assert containers.left() == kept
+
+
+def test_only_a_run_that_prefect_says_is_dead_loses_its_builder(settings: Settings, containers: Containers) -> None:
+    overdue = containers.create(deadline=_in(-5))
+    reaper = Reaper(settings)
+    for words in ({}, {FLOW_RUN: Word.LIVE}, {FLOW_RUN: Word.NONE}, {str(uuid.uuid4()): Word.DEAD}):
+        assert overdue not in reaper.reap_overdue(words)
+    assert containers.left() == [overdue]
+    assert overdue in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
+    assert containers.left() == []
+
+
+def test_a_living_process_keeps_its_builder_whatever_prefect_says(settings: Settings, containers: Containers) -> None:
+    overdue = containers.create(deadline=_in(-5))
+    reaper = Reaper(settings)
+    leases = Leases(settings.state_dir / "leases", Ledger(settings.state_dir / "ledger.sqlite").leases)
+    with leases.hold(overdue, [], taken=datetime.now(UTC)):
+        assert overdue not in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
+    assert overdue in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
 
 
 @pytest.fixture
@@ -107,14 +129,14 @@ def test_the_name_of_a_dead_builds_image_is_removed_when_no_build_can_last_so_lo
     dead, live, other = (f"caisson.local/build:{name}" for name in (uuid.uuid4().hex[:12], alive, "latest"))
     for reference in (dead, live, other):
         engine.tag_image(ImageID(image), reference)
-    assert dead not in Reaper(settings).reap_overdue()
+    assert dead not in Reaper(settings).reap_overdue({})
     # No build of this host can take longer than no time at all: the image is old enough at once.
     brief = Reaper(settings.model_copy(update={"max_timeout_minutes": 0, "deadline_grace_seconds": 0}))
     time.sleep(1.1)
     assert engine.inspect_image(dead) is not None
-    assert dead in brief.reap_overdue()
+    assert dead in brief.reap_overdue({})
     engine.tag_image(ImageID(image), dead)
-    assert dead not in brief.reap_overdue(), "images are not listed each time"
+    assert dead not in brief.reap_overdue({}), "images are not listed each time"
     assert engine.untag_image(dead)
     found = engine.inspect_image(image)
     assert found is not None

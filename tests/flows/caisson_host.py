@@ -80,6 +80,8 @@ class CaissonHost:
             "CAISSON_SERVER_PORT": str(free_port()),
             # No run that a test did not ask for.
             "CAISSON_MONITOR_SECONDS": "0",
+            "CAISSON_PRUNE_SECONDS": "0",
+            "CAISSON_PRUNE_ON_PRESSURE": "false",
             **self.variables,
         }
 

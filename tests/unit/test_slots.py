@@ -1,4 +1,4 @@
-"""Builds share their slots, and what looks after the host has one of its own."""
+"""Builds share their slots, and each flow that looks after the host has one of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from deployments.names import CARE_QUEUE
 from deployments.slots import Slots
 
 
+MONITOR, PRUNE, AUDIT = uuid4(), uuid4(), uuid4()
+
+
 @dataclass(frozen=True)
 class Run:
     work_queue_name: str | None
+    flow_id: UUID = MONITOR
     id: UUID = field(default_factory=uuid4)
 
 
@@ -37,7 +41,7 @@ def test_a_look_at_the_disk_does_not_wait_for_builds() -> None:
     assert slots.choose([*builds, look, another], running) == [look]
     running.append(look.flow_run.id)
     assert slots.choose([*builds, another], running) == []
-    assert slots.most == 3
+    assert slots.most == 4
 
 
 def test_builds_do_not_wait_for_a_look_at_the_disk() -> None:
@@ -58,3 +62,16 @@ def test_a_run_that_is_going_on_is_not_taken_again() -> None:
     slots = Slots(3)
     (build,) = offers("default")
     assert slots.choose([build], [build.flow_run.id]) == []
+
+
+def test_a_look_at_the_disk_does_not_wait_for_a_prune_and_a_prune_not_for_a_look() -> None:
+    slots = Slots(1)
+    prune, look, again, other = (Offer(Run(CARE_QUEUE, flow)) for flow in (PRUNE, MONITOR, PRUNE, AUDIT))
+    running = ids(slots.choose([prune], []))
+    assert slots.choose([again, look], running) == [look]
+    running.append(look.flow_run.id)
+    # Both slots are taken, and no build's may be used.
+    assert slots.choose([again, other], running) == []
+    (build,) = offers("default")
+    assert slots.choose([again, build], running) == [build]
+    assert slots.choose([again, other], [look.flow_run.id]) == [again]
