@@ -9,7 +9,7 @@ from caisson.disk_report import DiskReport, FileSystemReport
 from caisson.disk_samples import History
 from caisson.disk_watch import HISTORY, Look
 from caisson.errors import LedgerUnusable
-from caisson.ledger import Ledger
+from caisson.ledger import Ledger, Prune
 from caisson.settings import Settings
 
 SHOWN = timedelta(days=3)
@@ -20,6 +20,9 @@ class DiskHistory:
 
     def __init__(self, settings: Settings, now: datetime) -> None:
         self._begin = now - HISTORY
+        # A prune is overdue after two of its intervals.
+        self._prunes_begin = min(self._begin, now - 2 * timedelta(seconds=settings.prune_seconds) - timedelta(days=1))
+        self._prunes: tuple[Prune, ...] | None = None
         self._known: dict[str, History] = {}
         self.problems: list[str] = []
         try:
@@ -46,13 +49,18 @@ class DiskHistory:
                 self._known[path] = []
         return self._known[path]
 
+    def recent_prunes(self) -> tuple[Prune, ...] | None:
+        """The prunes of the last days, the newest first; None where the ledger does not tell."""
+        if self._prunes is None and self._ledger is not None:
+            try:
+                self._prunes = tuple(self._ledger.prunes.list(since=self._prunes_begin))
+            except LedgerUnusable as error:
+                self.problems.append(str(error))
+        return self._prunes
+
     def prunes(self) -> tuple[datetime, ...]:
         """When prunes ended, those that run still began, the oldest first."""
-        try:
-            found = self._ledger.prunes.list(since=self._begin) if self._ledger else []
-        except LedgerUnusable as error:
-            self.problems.append(str(error))
-            return ()
+        found = (item for item in self.recent_prunes() or () if item.started >= self._begin)
         return tuple(sorted(item.ended or item.started for item in found))
 
     def picture(self, report: DiskReport) -> str:

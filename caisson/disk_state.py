@@ -54,6 +54,14 @@ class DiskState(BaseModel):
     """ID of the artifact that is renewed in place."""
     cleaned: datetime | None = None
     """When old runs of the monitor were last removed."""
+    replayed: datetime | None = None
+    """When the engine's events were last asked for, successfully or not."""
+    prune_asked: datetime | None = None
+    """When a prune was last started for pressure."""
+    prunes_expected: datetime | None = None
+    """Since when prunes are to come."""
+    overdue_told: datetime | None = None
+    """When it was last told that none has succeeded for long."""
 
     def changed(self, **values: object) -> DiskState:
         return self.model_copy(update=values)

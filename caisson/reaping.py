@@ -2,7 +2,7 @@
 
 A builder goes when its flow run is dead by Prefect's word *and* its deadline is past; the name of an image under
 construction when no builder stands for it any more and no build can last so long. What Prefect was not asked about, or
-did not answer, is left alone. So is all that a living process of this host holds a lease for: that is the kernel's word.
+did not answer, is left alone. So is all that a living process of this host holds a lease for: the kernel's word.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Alerts: an automation of Prefect on the disk's events, and the block that says where they go.
+"""Alerts: an automation of Prefect on the events of disk and prunes, and the block that says where they go.
 
 The address of a webhook is a secret (whoever has it can post there), so it is in a block, which Prefect encrypts, and
 nowhere else: not in the automation, not in a setting, not in a command's arguments.
@@ -26,6 +26,7 @@ from pydantic import SecretStr
 
 from caisson.disk_events import EVENT_NAMES, host_resource
 from caisson.errors import RequestInvalid, ServiceUnreachable
+from caisson.prune_events import ALERTED
 
 Kind = Literal["webhook", "slack", "email"]
 TEST_EVENT = "caisson.alert.test"
@@ -70,10 +71,11 @@ def set_alert(
             if kind == "webhook"
             else SendNotification(block_document_id=document, subject=_SUBJECT, body=_BODY)
         )
-        events = [event for event in EVENT_NAMES if on_forecast or event != "caisson.disk.forecast"]
+        told = (*EVENT_NAMES, *ALERTED)
+        events = [event for event in told if on_forecast or event != "caisson.disk.forecast"]
         automation = AutomationCore(
             name=f"{_PREFIX}{name}",
-            description=f"Caisson's alert about Docker's disk, by {kind}.",
+            description=f"Caisson's alert about Docker's disk and prunes, by {kind}.",
             enabled=True,
             trigger=EventTrigger(
                 expect={*events, f"{TEST_EVENT}.{name}"},

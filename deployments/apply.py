@@ -14,10 +14,11 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from caisson.settings import Settings
-from deployments.monitor_schedule import apply_monitor_schedule
+from deployments.care_schedule import apply_schedule, monitor_schedule, prune_schedule
 from deployments.names import CARE_QUEUE, pool_name
 from flows.build_image import build_image
 from flows.monitor_disk import monitor_disk
+from flows.prune_images import prune_images
 
 FLOWS: tuple[Flow[..., Any], ...] = (build_image,)
 # What people edit in Prefect and what ``caisson up`` therefore leaves as it is.
@@ -28,9 +29,10 @@ def apply_deployments(settings: Settings) -> list[str]:
     """Create or update this host's work pool and its deployments; returns their names, ``flow/host``."""
     ensure_work_pool(settings)
     names = [apply_flow(flow, settings) for flow in FLOWS]
-    existed = deployment_exists(monitor_disk, settings)
-    names.append(apply_flow(monitor_disk, settings, queue=CARE_QUEUE))
-    apply_monitor_schedule(settings, names[-1], existed=existed)
+    for flow, schedule in ((monitor_disk, monitor_schedule), (prune_images, prune_schedule)):
+        existed = deployment_exists(flow, settings)
+        names.append(apply_flow(flow, settings, queue=CARE_QUEUE))
+        apply_schedule(settings, names[-1], schedule(settings), existed=existed)
     return names
 
 

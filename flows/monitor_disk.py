@@ -1,7 +1,8 @@
 """The flow ``monitor_disk``: one look at the file systems that Docker fills, every minute.
 
-While all is well it is one process with no task, and makes no call to the engine; once in ten minutes it renews the
-page that people look at. Why so: docs/decisions.
+While all is well it is one process with no task, and makes no call to the engine but one in five minutes, for the
+events that the engine would forget; once in ten minutes it renews the page that people look at. Under pressure it
+starts a prune, and it says when prunes no longer succeed. Why so: docs/decisions.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from caisson.disk_metrics import write_metrics
 from caisson.disk_report import DiskReport
 from caisson.disk_state import DiskState, only_one, read_state, write_state
 from caisson.disk_watch import Look, changed_horizons, look, report
+from caisson.ledger import Prune
+from caisson.prune_events import overdue_event, recovered_event
+from caisson.prune_watch import PruneWatch, wants_prune, watch_prunes
 from caisson.settings import Settings, load_settings
 from tasks.attribute_disk import attribute_disk
+from tasks.emit_events import emit_events
 from tasks.forget_runs import forget_runs
-from tasks.publish_disk import emit_events, publish_page
+from tasks.publish_disk import publish_page
+from tasks.replay_events import replay_events
+from tasks.start_prune import start_prune
 from tasks.step import run_logger
 
 _PAGE_EVERY = timedelta(minutes=10)
 _FORGET_EVERY = timedelta(hours=1)
+_REPLAY_EVERY = timedelta(minutes=5)
 
 
 @flow(
@@ -68,6 +76,14 @@ def _monitor(settings: Settings, now: datetime, *, attribution: bool) -> str:
         run_logger().warning(event.message)
     emit_events(settings.host_name, events)
     new = new.changed(horizons={**state.horizons, **horizons})
+    if _is_due(state.replayed, now, _REPLAY_EVERY):
+        replay_events(settings, now)
+        new = new.changed(replayed=now)
+    prunes = history.recent_prunes()
+    if prunes is not None:
+        new = _watch_prunes(settings, new, prunes, now)
+    if settings.prune_on_pressure and wants_prune(found.readings, prunes or (), asked=state.prune_asked, now=now):
+        new = _start_prune(settings, new, now)
     by_hand = _started_by_hand()
     if events or attribution or by_hand or _is_due(state.published, now, _PAGE_EVERY):
         new = _publish(settings, new, made, history, by_hand=by_hand)
@@ -100,6 +116,35 @@ def _is_due(last: datetime | None, now: datetime, every: timedelta) -> bool:
 def _started_by_hand() -> bool:
     context = FlowRunContext.get()
     return context is not None and context.flow_run is not None and not context.flow_run.auto_scheduled
+
+
+def _watch_prunes(settings: Settings, state: DiskState, prunes: tuple[Prune, ...], now: datetime) -> DiskState:
+    """Tell when no prune has succeeded for long, and when one has again."""
+    interval = timedelta(seconds=settings.prune_seconds)
+    watched = watch_prunes(PruneWatch(state.prunes_expected, state.overdue_told), prunes, interval=interval, now=now)
+    if watched.finding and watched.since is not None:
+        event = (
+            overdue_event(settings.host_name, watched.since, now, interval)
+            if watched.finding == "overdue"
+            else recovered_event(settings.host_name, watched.since)
+        )
+        run_logger().warning(event.message)
+        emit_events(settings.host_name, [event])
+    return state.changed(prunes_expected=watched.watch.expected, overdue_told=watched.watch.told)
+
+
+def _start_prune(settings: Settings, state: DiskState, now: datetime) -> DiskState:
+    """Have Prefect start a prune; a failure of that is no failure of the look."""
+    try:
+        started = start_prune(settings.host_name, now)
+    except Exception as error:
+        run_logger().warning(f"The disk is under pressure, but no prune could be started ({type(error).__name__}).")
+        return state
+    if started is None:
+        run_logger().info("The disk is under pressure, and a prune of it is under way already.")
+        return state
+    run_logger().warning(f"The disk is under pressure: a prune was started, the run {started}.")
+    return state.changed(prune_asked=now)
 
 
 def _publish(

@@ -1,17 +1,14 @@
-"""The disk's way out to Prefect: one artifact for each host, renewed in place, and events for what changed."""
+"""The disk's page in Prefect: one artifact for each host, renewed in place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
-from caisson.disk_events import DiskEvent, host_resource
 from caisson.untrusted import markdown
 
 
@@ -43,17 +40,3 @@ def publish_page(host: str, page: str, summary: str, *, artifact: str, flow_run_
             ArtifactCreate(**values, flow_run_id=flow_run_id) if flow_run_id else ArtifactCreate(**values)
         )
     return str(created.id)
-
-
-def emit_events(host: str, events: Iterable[DiskEvent]) -> None:
-    """Tell Prefect; they are sent from a thread of Prefect's own, at the latest when the run ends."""
-    for event in events:
-        emit_event(
-            event=event.name,
-            resource={
-                "prefect.resource.id": host_resource(host),
-                "prefect.resource.name": host,
-                "caisson.disk.path": event.path,
-            },
-            payload=dict(event.payload),
-        )

@@ -49,7 +49,7 @@ def reap_leftovers(settings: Settings) -> list[str]:
         return []
     try:
         removed = reaper.reap_overdue(words)
-    except CaissonError as error:
+    except (CaissonError, OSError) as error:
         logger.warning(f"Not all that dead builds left could be removed: {error}")
         return []
     for name in removed:

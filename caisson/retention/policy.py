@@ -55,6 +55,10 @@ def _written(value: timedelta | None) -> str:
 
 
 def _written_size(value: int | None) -> str:
+    """In the largest unit that holds it whole, as forms show it."""
+    for unit, factor in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
+        if value and value % factor == 0:
+            return f"{value // factor}{unit}"
     return "" if value is None else str(value)
 
 

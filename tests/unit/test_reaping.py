@@ -82,9 +82,7 @@ def _image(*tags: str, age: timedelta = timedelta(days=1), created: str = "") ->
 
 def _names(*images: ImageInfo, held: tuple[str, ...] = ()) -> dict[str, tuple[bool, str]]:
     builder = ContainerInfo(ContainerID("c"), container_name(LIVE), "created", {})
-    return {
-        found.name: verdict(found) for found in judge_names(images, [builder], held=held, longest=LONGEST, now=NOW)
-    }
+    return {found.name: verdict(found) for found in judge_names(images, [builder], held=held, longest=LONGEST, now=NOW)}
 
 
 def test_only_the_name_of_a_build_without_a_builder_goes() -> None:

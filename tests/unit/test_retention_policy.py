@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from caisson.durations import format_duration, parse_duration
 from caisson.reference import parse_reference, parse_repository
 from caisson.retention.patterns import matches_reference, matches_repository, matches_tag
-from caisson.retention.policy import RetentionPolicy
+from caisson.retention.policy import CachePolicy, RetentionPolicy
 
 
 def test_a_policy_is_written_as_people_write_it_and_read_back_the_same() -> None:
@@ -110,3 +110,10 @@ def test_a_duration_is_written_as_it_was_read(text: str) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+def test_sizes_are_written_as_people_write_them_and_read_back_as_they_were() -> None:
+    for written in ("20g", "1500m", "3k", "1025", "0"):
+        cache = CachePolicy.model_validate({"max_used_space": written, "reserved_space": "0"})
+        assert cache.model_dump()["max_used_space"] == written
+        assert CachePolicy.model_validate(cache.model_dump()) == cache

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 from deployments.names import CARE_QUEUE
 from deployments.slots import Slots
 
-
 MONITOR, PRUNE, AUDIT = uuid4(), uuid4(), uuid4()
 
 

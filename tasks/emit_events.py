@@ -1,0 +1,30 @@
+"""Events about this host, told to Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from prefect.events import emit_event
+
+from caisson.disk_events import host_resource
+
+
+class HostEvent(Protocol):
+    """An event of ``caisson.disk_events`` or ``caisson.prune_events``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def payload(self) -> Mapping[str, Any]: ...
+
+
+def emit_events(host: str, events: Iterable[HostEvent]) -> None:
+    """Tell Prefect; they are sent from a thread of Prefect's own, at the latest when the run ends."""
+    for event in events:
+        resource = {"prefect.resource.id": host_resource(host), "prefect.resource.name": host}
+        if event.path:
+            resource["caisson.disk.path"] = event.path
+        emit_event(event=event.name, resource=resource, payload=dict(event.payload))
