@@ -23,6 +23,7 @@ CHECKS: tuple[Callable[[HostFacts], Iterator[Item]], ...] = (
     host_checks.docker_disk,
     disk_checks.pressure,
     disk_checks.monitor,
+    disk_checks.prunes,
     host_checks.state_dir,
     host_checks.service,
     host_checks.worker,

@@ -1,4 +1,4 @@
-"""Checks of the disk's monitor and of what it watches. Pure."""
+"""Checks of the disk's monitor and of what it watches: the disk, and the prunes. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 from caisson.disk_limits import Zone, describe_missing
 from caisson.forecast import format_span
 from deployments.doctor.facts import HostFacts, Item
-from deployments.names import monitor_deployment
+from deployments.names import monitor_deployment, prune_deployment
 
 _LEAST_SILENCE = timedelta(minutes=10)
 _SILENT_INTERVALS = 3
@@ -51,3 +51,22 @@ def monitor(facts: HostFacts) -> Iterator[Item]:
         )
     else:
         yield Item("disk monitor", "ok", f"Docker's disk was looked at {format_span(facts.now - looked)} ago.")
+
+
+def prunes(facts: HostFacts) -> Iterator[Item]:
+    """Whether images are pruned, by what the monitor has told."""
+    settings = facts.settings
+    if not facts.service.api_url or facts.service.error:
+        return
+    if settings.prune_seconds == 0:
+        yield Item("prunes", "ok", "CAISSON_PRUNE_SECONDS is 0: nobody prunes images on a schedule.")
+    elif facts.prunes_overdue is not None:
+        interval = format_span(timedelta(seconds=settings.prune_seconds))
+        yield Item(
+            "prunes",
+            "warning",
+            f"No prune has succeeded for twice its interval, which is {interval}.",
+            f"See the runs of {prune_deployment(settings)} in Prefect, and whether its schedule is paused there.",
+        )
+    else:
+        yield Item("prunes", "ok", "No prune is overdue.")

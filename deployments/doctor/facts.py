@@ -99,6 +99,8 @@ class HostFacts:
     state_disk: DiskUsage | None = None
     disk_looked: datetime | None = None
     """When the monitor last looked at Docker's disk."""
+    prunes_overdue: datetime | None = None
+    """When the monitor last told that no prune has succeeded for long; None where one has since."""
     builder_image: BuilderImageFacts | None = None
     builders: tuple[BuilderFacts, ...] = ()
     cgroup_files: bool = True

@@ -49,6 +49,7 @@ def gather(settings: Settings) -> HostFacts:
         engine_error = error.message
     docker_disk, docker_disk_error = _disk(settings.docker_data_root or (engine_info.data_root if engine_info else ""))
     state_disk, _ = _disk(str(settings.state_dir))
+    disk_state = read_state(settings.state_dir)
     return HostFacts(
         settings=settings,
         now=datetime.now(UTC),
@@ -60,7 +61,8 @@ def gather(settings: Settings) -> HostFacts:
         docker_disk=docker_disk,
         docker_disk_error=docker_disk_error,
         state_disk=state_disk,
-        disk_looked=read_state(settings.state_dir).looked,
+        disk_looked=disk_state.looked,
+        prunes_overdue=disk_state.overdue_told,
         builder_image=image,
         builders=builders,
         cgroup_files=any(os.access(path, os.R_OK) for path in _CGROUP_FILES),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
 
@@ -58,6 +59,8 @@ def _shown(field: FieldInfo, value: Any) -> str:
         return format_size(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(exclude_defaults=True)
     if isinstance(value, tuple):
         return "[" + ",".join(f'"{item}"' for item in value) + "]"
     if isinstance(value, dict):

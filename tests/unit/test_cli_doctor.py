@@ -130,6 +130,7 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
             "monitor-disk",
         ),
         ({"disk_looked": None}, "disk monitor", "warning", "not been looked at yet", "monitor-disk"),
+        ({"prunes_overdue": NOW}, "prunes", "warning", "twice its interval, which is 6 hours", "prune-images"),
         ({"docker_disk": replace(DISK, free_bytes=14 * GIB)}, "disk pressure", "warning", "fills up", "--attribution"),
         ({"docker_disk": replace(DISK, free_bytes=5 * GIB)}, "disk pressure", "problem", "no build", "--attribution"),
         (engine(swap_limit=False), "cgroups", "warning", "swap", "swapaccount=1"),
@@ -383,7 +384,14 @@ def test_a_value_of_the_table_can_be_set_again() -> None:
     shown = {
         row.variable: row.value
         for row in settings_rows(
-            settings(memory="1500m", fork_server=False, allow_protocols=("https",), credential_hosts=hosts), {}
+            settings(
+                memory="1500m",
+                fork_server=False,
+                allow_protocols=("https",),
+                credential_hosts=hosts,
+                retention={"otherwise": {"max_age": "7d"}},
+            ),
+            {},
         )
     }
     again = load_settings(
@@ -392,7 +400,10 @@ def test_a_value_of_the_table_can_be_set_again() -> None:
         fork_server=shown["CAISSON_FORK_SERVER"],
         allow_protocols=json.loads(shown["CAISSON_ALLOW_PROTOCOLS"]),
         credential_hosts=json.loads(shown["CAISSON_CREDENTIAL_HOSTS"]),
+        retention=json.loads(shown["CAISSON_RETENTION"]),
     )
+    assert shown["CAISSON_RETENTION"] == '{"otherwise":{"max_age":"7d"}}'
+    assert again.retention.otherwise.max_age == timedelta(days=7)
     assert again.credential_hosts == hosts
     assert (again.fork_server, again.allow_protocols) == (False, ("https",))
     assert abs(again.memory - (1500 << 20)) < 10 << 20
