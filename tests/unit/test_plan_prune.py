@@ -239,6 +239,14 @@ def test_the_estimate_counts_no_cache_that_is_in_use_or_shared_with_images() -> 
     assert item.marginal_bytes == 10 * MIB
 
 
+def test_cache_that_images_hold_too_is_not_counted_against_the_ceiling() -> None:
+    """BuildKit does not count it either, and would free nothing."""
+    entries = (CacheEntry("a", "regular", 30 * MIB), CacheEntry("b", "regular", 90 * MIB, shared=True))
+    ceiling = policy(build_cache={"max_used_space": "40m", "reserved_space": "0"})
+    assert plan(host(build_cache=entries), ceiling).items == ()
+    assert plan(host(build_cache=entries), policy(build_cache={"max_used_space": "20m", "reserved_space": "0"})).items
+
+
 def test_under_pressure_cache_goes_down_to_its_reserve_when_images_are_not_enough() -> None:
     entries = (CacheEntry("a", "regular", 100 * MIB),)
     snapshot = host(image("a", "team/app:1", idle=5), build_cache=entries)
