@@ -161,6 +161,30 @@ def test_a_registrys_tag_and_digest_go_by_their_names(
     assert made.tags(image) == [f"{made.name}:one"]
 
 
+def test_an_image_with_a_digest_of_another_repository_goes_by_its_id_when_that_name_has_gone(
+    engine_host: EngineHost, engine: Engine, made: Made, tmp_path: Path
+) -> None:
+    """As one that was pulled by digest and then tagged: a digest goes along with the last tag of its own repository."""
+    image = made.image("one")
+    with docker_registry(tmp_path / "registry", engine_host.socket) as registry:
+        repository = f"{registry.address}/team/{made.name}"
+        made.tag(image, f"{repository}:v1")
+        for _ in engine.push_image(f"{repository}:v1", registry.auth):
+            pass
+        digest = registry.digest(f"team/{made.name}", "v1")
+        assert engine.remove_image(f"{repository}:v1", timeout=SECONDS)
+        assert made.api.inspect_image(image)["RepoDigests"] == []
+        login = {"username": registry.auth.username, "password": registry.auth.password}
+        made.api.pull(repository, tag=digest, auth_config=login)
+    with pytest.raises(RemovalRefused, match="must be forced"):
+        engine.remove_image(image, timeout=SECONDS)
+    assert made.tags(image) == [f"{made.name}:one"]
+    assert made.api.inspect_image(image)["RepoDigests"] == [f"{repository}@{digest}"]
+    assert engine.remove_image(f"{repository}@{digest}", timeout=SECONDS)
+    assert engine.remove_image(image, timeout=SECONDS)
+    assert not made.has_image(image)
+
+
 def test_of_events_since_a_moment_none_is_lost_and_none_comes_twice(engine: Engine, made: Made) -> None:
     image = made.image("one")
     for number in range(5):
