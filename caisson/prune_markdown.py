@@ -97,7 +97,7 @@ def _problems(plan: PrunePlan) -> Iterator[str]:
 
 def _disk(plan: PrunePlan) -> Iterator[str]:
     usage, target = plan.usage, plan.target
-    words = f"{format_size(usage.free_bytes)} of {format_size(usage.total_bytes)} are free at {code(usage.path)}"
+    words = f"{format_size(usage.free_bytes)} of {format_size(usage.usable_bytes)} are free at {code(usage.path)}"
     if usage.total_inodes:
         words += f", and {usage.free_inodes:,} of {usage.total_inodes:,} inodes"
     if target is None:

@@ -99,7 +99,7 @@ def report_lines(report: PruneReport) -> Iterator[str]:
 def _disk(plan: PrunePlan) -> Iterator[str]:
     usage, target = plan.usage, plan.target
     inodes = f", {usage.free_inodes:,} of {usage.total_inodes:,} inodes" if usage.total_inodes else ""
-    free = f"{format_size(usage.free_bytes)} of {format_size(usage.total_bytes)}"
+    free = f"{format_size(usage.free_bytes)} of {format_size(usage.usable_bytes)}"
     yield f"  free      {free}{inodes} at {clean(usage.path)}"
     if target is None:
         yield "  pressure  none: only what has had its time goes"

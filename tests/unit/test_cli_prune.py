@@ -31,7 +31,7 @@ from deployments.cli import app
 from deployments.cli_images import account_lines, image_lines
 from deployments.cli_prune_text import plan_lines, report_lines, result_line, saved_lines
 from deployments.cli_signals import signals_stop
-from tests.prune_hosts import MIB, NOW, container, days_ago, host, image, image_id, lease, plan, policy, stack
+from tests.prune_hosts import MIB, NOW, USAGE, container, days_ago, host, image, image_id, lease, plan, policy, stack
 
 runner = CliRunner()
 EVIL = "\x1b[31mred\u202e\nline"
@@ -90,6 +90,11 @@ def test_under_pressure_it_says_until_when_and_what_stays_missing() -> None:
     assert "  pressure  until 200 MiB and 950,000 inodes are free" in lines
     assert "to the low threshold would still be missing" in lines
     assert "least-recently-used" in lines
+
+
+def test_the_disk_has_what_users_can_fill_as_df_says() -> None:
+    usage = replace(USAGE, reserved_bytes=300 * MIB)
+    assert "  free      100 MiB of 700 MiB, 900,000 of 1,000,000 inodes at" in text(plan_lines(plan(host(usage=usage))))
 
 
 def test_a_long_plan_is_cut_and_the_cut_is_told() -> None:
