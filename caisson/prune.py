@@ -23,6 +23,7 @@ from caisson.engine import Engine, ImageID
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
 from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport
 from caisson.prune_view import HostView
+from caisson.reference import parse_reference
 from caisson.retention.plan import plan_prune
 from caisson.retention.prune_plan import (
     FreeTarget,
@@ -59,6 +60,7 @@ def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = Fals
 
     Raises ``EngineUnreachable``, ``EngineRefused``, ``LedgerUnusable``, and ``OSError`` of the file system.
     """
+    view.read_disk()
     snapshot = view.look(view.host.leases.held())
     pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
     pressure = low_target(limits, snapshot.usage) if pressed else None
@@ -88,6 +90,8 @@ def apply_plan(
     with view.host.leases.only_prune() as mine:
         if not mine:
             raise PruneBusy("Another prune of this host is under way.", hint="Wait for its end, then try again.")
+        if not view.has_disk:
+            view.read_disk()
         return _Apply(view, plan, on_result, should_stop).run(trigger)
 
 
@@ -236,7 +240,7 @@ class _Apply:
                 found = self._view.image(item.image.id)
                 return found is not None and _remove_image(engine, found)
             case RemoveTag():
-                return _untag(engine, item.reference, item.image.id)
+                return _unname(engine, item.reference, item.image.id)
             case RemoveContainer():
                 return engine.remove_ended_container(item.id)
             case RemoveVolume():
@@ -269,23 +273,33 @@ class _Apply:
 
 
 def _remove_image(engine: Engine, image: ImageState) -> bool:
-    """All its names but one, then the image by its ID; where the engine refuses the end, it has its names back."""
+    """All its names but one, then the image by its ID; where the engine refuses the end, it has its tags back."""
     taken: list[str] = []
     try:
-        for tag in sorted(image.tags)[:-1]:
-            if _untag(engine, tag, image.id):
-                taken.append(tag)  # noqa: PERF401 - what was taken counts when the next one is refused
+        for name in _names_in_the_way(image):
+            if _unname(engine, name, image.id):
+                taken.append(name)  # noqa: PERF401 - what was taken counts when the next one is refused
         return engine.remove_image(image.id, timeout=REMOVAL_SECONDS)
     except RemovalRefused:
-        for tag in taken:
-            engine.tag_image(image.id, tag)
+        for name in taken:
+            if name in image.tags:
+                engine.tag_image(image.id, name)
         raise
 
 
-def _untag(engine: Engine, reference: str, image: ImageID) -> bool:
+def _names_in_the_way(image: ImageState) -> list[str]:
+    """What has to go before the engine removes by ID: all tags but one, and digests of other repositories than its."""
+    tags, digests = sorted(image.tags), sorted(image.registry_digests)
+    if not tags:
+        return digests[:-1]
+    last = parse_reference(tags[-1]).repository
+    return [*tags[:-1], *(digest for digest in digests if parse_reference(digest).repository != last)]
+
+
+def _unname(engine: Engine, reference: str, image: ImageID) -> bool:
     """Take one name away while it points to this image; False where it does not any more."""
     found = engine.inspect_image(reference)
-    if found is None or found.id != image or reference not in found.tags:
+    if found is None or found.id != image or reference not in (*found.tags, *found.digests):
         return False
     return engine.remove_image(reference, timeout=REMOVAL_SECONDS)
 

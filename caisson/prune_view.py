@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 
 from caisson.disk import DiskUsage
 from caisson.engine import Engine, EngineEvent, ImageID
+from caisson.engine_disk import EngineDisk
+from caisson.engine_disk_read import read_disk
 from caisson.engine_events import replay
 from caisson.leases import Held, Leases
 from caisson.ledger import Ledger
@@ -21,6 +23,7 @@ from caisson.retention.policy import RetentionPolicy
 from caisson.retention.prune_plan import PlanItem
 from caisson.retention.recheck import Recheck, Verdict
 from caisson.snapshot import ImageState, Snapshot
+from caisson.snapshot_disk import DiskUnread, wanted_of_disk
 
 # What tells of no new use, name or hold. All else that there is, or will be, counts as a change.
 _HARMLESS = {
@@ -66,6 +69,7 @@ class HostView:
     def __init__(self, host: PruneHost, policy: RetentionPolicy) -> None:
         self.host, self.policy = host, policy
         self._held: Held | None = None
+        self._disk: EngineDisk | DiskUnread | None = None
         self._anchor: tuple[str, ...] = ()
         self._removed: set[ImageID] = set()
         self._touched: set[ImageID] = set()
@@ -80,6 +84,15 @@ class HostView:
             raise RuntimeError("look at the host first")
         return self._snapshot
 
+    @property
+    def has_disk(self) -> bool:
+        """Whether the engine's account of its disk was asked for, if the policy wants anything of it."""
+        return self._disk is not None or not wanted_of_disk(self.policy)
+
+    def read_disk(self) -> None:
+        """Ask for the engine's account of its disk, which can take minutes: so never while builds wait."""
+        self._disk = read_disk(self.host.engine, self.policy) if wanted_of_disk(self.policy) else None
+
     def look(self, held: Held) -> Snapshot:
         """Take the picture, whatever is known."""
         host = self.host
@@ -90,6 +103,7 @@ class HostView:
             host.read_usage(),
             now=host.clock(),
             containerd_store=host.containerd_store,
+            disk=self._disk,
             with_ends=self.policy.exited_containers_age is not None,
         )
         position = host.ledger.observations.position()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import subprocess
 import tarfile
 import tempfile
@@ -28,7 +29,7 @@ class Layer:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as tar:
             for number in range(self.files):
-                content = hashlib.shake_128(f"{self.seed}{number}".encode()).digest(self.size // self.files)
+                content = random.Random(f"{self.seed}{number}").randbytes(self.size // self.files)
                 entry = tarfile.TarInfo(f"{self.seed}/{number // 1000}/{number}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
