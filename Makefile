@@ -22,7 +22,8 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@$(SETUP)/environment.sh --dev
 	@$(MAKE) test-images
 	@$(SETUP)/test-tools.sh
-	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" $(PYTHON) -m pytest $(ARGS)
+	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
+		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" $(PYTHON) -m pytest $(ARGS)
 
 lint: ## Format, style, types, layers, shell
 	@$(SETUP)/environment.sh --dev

@@ -179,7 +179,8 @@ class _Apply:
         if item.phase in _ONLY_UNDER_PRESSURE and self._is_enough(batch):
             return False
         children = (self._view.image(before.image.id) for before in batch if isinstance(before, RemoveImage))
-        return all(child is None or child.parent != item.image.id for child in children)
+        # Of what is not in the picture, or before the first, nobody knows the parent.
+        return all(child is not None and child.parent != item.image.id for child in children)
 
     def _is_enough(self, batch: Sequence[PlanItem]) -> bool:
         target = self._plan.target
@@ -280,9 +281,10 @@ def _remove_image(engine: Engine, image: ImageState) -> bool:
             if _unname(engine, name, image.id):
                 taken.append(name)  # noqa: PERF401 - what was taken counts when the next one is refused
         return engine.remove_image(image.id, timeout=REMOVAL_SECONDS)
-    except RemovalRefused:
+    except EngineRefused:
         for name in taken:
-            if name in image.tags:
+            # Whoever has taken the name meanwhile keeps it.
+            if name in image.tags and engine.inspect_image(name) is None:
                 engine.tag_image(image.id, name)
         raise
 
@@ -297,10 +299,15 @@ def _names_in_the_way(image: ImageState) -> list[str]:
 
 
 def _unname(engine: Engine, reference: str, image: ImageID) -> bool:
-    """Take one name away while it points to this image; False where it does not any more."""
+    """Take one name away while it points to this image; False where it does not any more.
+
+    Raises ``RemovalRefused`` where it is the last one by now: the image would go with it.
+    """
     found = engine.inspect_image(reference)
     if found is None or found.id != image or reference not in (*found.tags, *found.digests):
         return False
+    if (found.tags or found.digests) == (reference,):
+        raise RemovalRefused(f"{reference} is the last name of its image by now.")
     return engine.remove_image(reference, timeout=REMOVAL_SECONDS)
 
 

@@ -26,6 +26,7 @@ _LINE_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 _FAULT = "fault"
 _TRUST = "trust"
+_DIGEST_SAID = re.compile(r"\S+: digest: (sha256:[0-9a-f]{64}) size: [0-9]+")
 
 # What a registry or its address can put into a sentence must not decide its meaning.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL)
@@ -207,6 +208,9 @@ def parse_push_line(line: Mapping[str, Any]) -> PushProgress | Digest | CaissonE
     digest = (line.get("aux") or {}).get("Digest")
     if digest:
         return Digest(str(digest))
+    # The containerd store (26.1) says it in words only.
+    if said := _DIGEST_SAID.fullmatch(str(line.get("status", ""))):
+        return Digest(said[1])
     if not line.get("id"):
         return None
     detail = line.get("progressDetail") or {}

@@ -107,6 +107,17 @@ def find_engines() -> tuple[EngineHost, ...]:
     return parse_engines(text)
 
 
+@functools.cache
+def find_containerd_engine() -> EngineHost:
+    """The engine that keeps images in the containerd store, for tests that ask for it; likewise."""
+    text = os.environ.get("CAISSON_TEST_CONTAINERD_ENGINE", "")
+    if not text:
+        command = [str(SETUP / "test-engine.sh"), "containerd-engine"]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (engine,) = parse_engines(text)
+    return engine
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Only for tests that want an engine: unit tests ask for none, and need none.
     if "engine_host" in metafunc.fixturenames:

@@ -184,9 +184,11 @@ def _kept(
 
 def _tags(facts: Facts, eligible: Eligibility, going: Iterable[_Going]) -> Iterator[RemoveTag]:
     """Single names whose time is over, of images that stay; the longest unused first."""
-    removed = {item.image.id for item in going}
-    staying = [image for image in facts.images if image.id not in removed]
-    for image in sorted(staying, key=lambda image: (facts.last_use[image.id], image.id)):
+    going = tuple(going)
+    staying = {image.id for image in facts.images} - {item.image.id for item in going}
+    # Names go before what is evicted does, so a child that is evicted still stands on its parent then.
+    removed = {item.image.id for item in going if item.phase != "evicted"}
+    for image in sorted(map(facts.by_id.__getitem__, staying), key=lambda image: (facts.last_use[image.id], image.id)):
         children = facts.children.get(image.id, ())
         # A parent keeps its names with it, as one that a protection keeps whole; else what it is named by would hang
         # on whether it stays for its own sake or for its child's.

@@ -22,8 +22,8 @@ if [[ -x $VENV/bin/caisson ]]; then
     logged "$VENV/bin/caisson" down || true
 fi
 remove_builders
-if [[ -d /run/netns && -e /run/netns/caisson-test ]]; then
-    say "Stopping the test engine"
+if compgen -G '/run/netns/caisson-test*' >/dev/null; then
+    say "Stopping the test engines"
     "$ROOT/deployments/setup/test-engine.sh" stop
 fi
 say "Removing .venv and caches"
@@ -32,5 +32,5 @@ rm -rf "$VENV" "${CACHES[@]}"
 find . -name __pycache__ -type d -prune -exec rm -rf {} +
 say "Left: the Docker engine with its images, packages from apt, and Caisson's state in $STATE"
 if [[ -d ${CAISSON_TEST_DIR:-/var/lib/caisson-test} ]]; then
-    say "Left: the test engine, stopped, which deployments/setup/test-engine.sh purge removes"
+    say "Left: the test engines, stopped, which deployments/setup/test-engine.sh purge removes"
 fi

@@ -1,28 +1,43 @@
 #!/usr/bin/env bash
-# A second, newer Docker engine beside the host's own, for tests: Debian trixie's, in a root directory, network
-# namespace and mount namespace of its own, so that neither engine sees the other's bridge, iptables or storage.
+# Newer Docker engines beside the host's own, for tests: Debian trixie's, from one root directory, in network and mount
+# namespaces of their own, so that no engine sees another's bridge, iptables or storage.
 #
-#   test-engine.sh start    make it (once, 30 s), start it, copy the first engine's base and builder images to it
-#   test-engine.sh stop     stop it with its containers; the root directory stays
-#   test-engine.sh status   prints its address, and fails when it doesn't answer
-#   test-engine.sh engines  prints both engines as the tests take them: NAME=ADDRESS@GATEWAY;NAME=ADDRESS@GATEWAY
-#   test-engine.sh purge    stop it and remove everything of it
+#   newer       keeps images as the host's own does (overlay2)
+#   containerd  keeps them in the containerd store
 #
-# Its containers reach the host's servers at 10.231.77.1, and the outside through the host (NAT).
-# CAISSON_TEST_DIR names its directory (default /var/lib/caisson-test).
+#   test-engine.sh start              make them (once, 30 s), start them, copy the first engine's images to them
+#   test-engine.sh stop               stop them with their containers; their directories stay
+#   test-engine.sh status             prints their addresses, and fails when one doesn't answer
+#   test-engine.sh engines            prints the first and the newer as the tests take them:
+#                                     NAME=ADDRESS@GATEWAY;NAME=ADDRESS@GATEWAY
+#   test-engine.sh containerd-engine  prints the one with the containerd store, likewise
+#   test-engine.sh purge              stop them and remove everything of them
+#
+# Their containers reach the host's servers at 10.231.77.1 and .5, and the outside through the host (NAT).
+# CAISSON_TEST_DIR names their directory (default /var/lib/caisson-test).
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 DIR=${CAISSON_TEST_DIR:-/var/lib/caisson-test}
 ENGINE_ROOT=$DIR/root
-HOST=unix://$ENGINE_ROOT/run/docker.sock
-NETNS=caisson-test
-LINK=caisson-test0
-HOST_ADDRESS=10.231.77.1
-ENGINE_ADDRESS=10.231.77.2
-NETWORK=10.231.77.0/30
-# Not Docker's usual 172.17.0.0/16: a container must never take the first engine's bridge for its own.
-BRIDGE=10.231.78.1/24
 PACKAGES=(docker.io docker-cli docker-buildx iptables ca-certificates)
+
+# choose newer|containerd: the engine that all functions below are about. VIEW has what is its own: /run and its data.
+# Bridges are not Docker's usual 172.17.0.0/16: a container must never take the first engine's for its own.
+choose() {
+    ENGINE=$1
+    case $ENGINE in
+    newer)
+        VIEW=$ENGINE_ROOT NETNS=caisson-test LINK=caisson-test0 BRIDGE=10.231.78.1/24
+        NETWORK=10.231.77.0/30 HOST_ADDRESS=10.231.77.1 ENGINE_ADDRESS=10.231.77.2
+        ;;
+    containerd)
+        VIEW=$DIR/containerd NETNS=caisson-test-c8d LINK=caisson-test1 BRIDGE=10.231.90.1/24
+        NETWORK=10.231.77.4/30 HOST_ADDRESS=10.231.77.5 ENGINE_ADDRESS=10.231.77.6
+        ;;
+    esac
+    HOST=unix://$VIEW/run/docker.sock
+    ENGINE_LOG=$DIR/dockerd-$ENGINE.log
+}
 
 in_netns() { nsenter --net="/run/netns/$NETNS" "$@"; }
 netns_pids() { ip netns pids "$NETNS" 2>/dev/null || true; }
@@ -94,22 +109,33 @@ write_resolv_conf() {
 
 # copy_image IMAGE: the first engine's image, if it has it and this one hasn't the same.
 copy_image() {
-    local wanted previous
+    local wanted previous copied record=$DIR/copied-$ENGINE-${1//[\/:]/_}
     wanted=$(image_id "$ENGINE_HOST" "$1") || return 0
     previous=$(image_id "$HOST" "$1" || true)
-    [[ $previous != "$wanted" ]] || return 0
-    say "Copying $1 to the test engine"
+    # The containerd store has IDs of its own, so what was copied is remembered.
+    [[ $previous != "$wanted" && $(cat "$record" 2>/dev/null || true) != "$wanted $previous" ]] || return 0
+    say "Copying $1 to the $ENGINE test engine"
     docker_on "$ENGINE_HOST" save "$1" | docker_on "$HOST" load >>"$LOG" 2>&1
+    copied=$(image_id "$HOST" "$1")
     # In use by a container it stays, without a name.
-    [[ -z $previous ]] || logged docker_on "$HOST" rmi "$previous" || true
+    [[ -z $previous || $previous == "$copied" ]] || logged docker_on "$HOST" rmi "$previous" || true
+    printf '%s %s' "$wanted" "$copied" >"$record"
 }
 
 # `ip netns exec` would remount /sys and hide the cgroups, and a chroot would break `docker exec`: hence this way in.
-# shellcheck disable=SC2016  # $1 and $2 are the inner shell's own
+# shellcheck disable=SC2016  # $1 and the others are the inner shell's own
 launch() {
+    local config='{}'
+    [[ $ENGINE != containerd ]] || config='{"features": {"containerd-snapshotter": true}}'
+    mkdir -p "$VIEW/run" "$VIEW/var/lib/docker"
+    printf '%s\n' "$config" >"$VIEW/run/caisson-daemon.json"
     setsid nsenter --net="/run/netns/$NETNS" unshare --mount --propagation private bash -ec '
         mount --bind "$1" "$1"
         cd "$1"
+        if [[ $2 != "$1" ]]; then
+            mount --bind "$2/run" run
+            mount --bind "$2/var/lib/docker" var/lib/docker
+        fi
         mount -t proc proc proc
         mount --rbind /sys sys
         mount --rbind /dev dev
@@ -117,52 +143,58 @@ launch() {
         pivot_root . .outside
         cd /
         umount -l /.outside
-        exec dockerd --host unix:///run/docker.sock --bip "$2" --mtu "$3"
-    ' caisson-test-engine "$ENGINE_ROOT" "$BRIDGE" "$(uplink_mtu)" </dev/null >>"$DIR/dockerd.log" 2>&1 8>&- 9>&- &
+        exec dockerd --config-file /run/caisson-daemon.json --host unix:///run/docker.sock --bip "$3" --mtu "$4"
+    ' caisson-test-engine "$ENGINE_ROOT" "$VIEW" "$BRIDGE" "$(uplink_mtu)" </dev/null >>"$ENGINE_LOG" 2>&1 8>&- 9>&- &
     ENGINE_PID=$!
 }
 
+make_root() {
+    apt_install "for the test engines" iproute2 iptables util-linux mount
+    [[ ! -d $ENGINE_ROOT ]] || return 0
+    say "Bootstrapping a newer Docker engine for tests (Debian trixie's, in $ENGINE_ROOT)"
+    rm -rf --one-file-system "$ENGINE_ROOT.part"
+    bootstrap "$ENGINE_ROOT.part" "${PACKAGES[@]}"
+    mv "$ENGINE_ROOT.part" "$ENGINE_ROOT"
+}
+
 start() {
-    apt_install "for the test engine" iproute2 iptables util-linux mount
-    if [[ ! -d $ENGINE_ROOT ]]; then
-        say "Bootstrapping a second, newer Docker engine for tests (Debian trixie's, in $ENGINE_ROOT)"
-        rm -rf --one-file-system "$ENGINE_ROOT.part"
-        bootstrap "$ENGINE_ROOT.part" "${PACKAGES[@]}"
-        mv "$ENGINE_ROOT.part" "$ENGINE_ROOT"
-    fi
     network_up
     write_resolv_conf
-    if ! engine_answers "$HOST"; then
-        say "Starting the test engine"
-        # What a crash or a reboot left would be taken for a running engine.
-        [[ -n $(netns_pids) ]] ||
-            rm -rf --one-file-system "${ENGINE_ROOT:?}"/run/docker* "${ENGINE_ROOT:?}"/run/containerd
-        rm -f "$ENGINE_ROOT/run/docker.pid"
-        : >"$DIR/dockerd.log"
-        launch
-        if ! await_engine "$HOST" 60 "$ENGINE_PID"; then
-            cat "$DIR/dockerd.log" >>"$LOG"
-            return 1
-        fi
+    engine_answers "$HOST" && return
+    say "Starting the $ENGINE test engine"
+    # What a crash or a reboot left would be taken for a running engine.
+    [[ -n $(netns_pids) ]] || rm -rf --one-file-system "${VIEW:?}"/run/docker* "${VIEW:?}"/run/containerd
+    rm -f "$VIEW/run/docker.pid"
+    : >"$ENGINE_LOG"
+    launch
+    if ! await_engine "$HOST" 60 "$ENGINE_PID"; then
+        cat "$ENGINE_LOG" >>"$LOG"
+        return 1
     fi
-    copy_image "$BASE_IMAGE"
-    copy_image "$BUILDER_IMAGE"
 }
 
 stop() {
     local pids pid until=$((SECONDS + 30))
-    pid=$(cat "$ENGINE_ROOT/run/docker.pid" 2>/dev/null || true)
+    pid=$(cat "$VIEW/run/docker.pid" 2>/dev/null || true)
     # dockerd stops its containers itself when it is asked to end.
     [[ -n $pid && " $(netns_pids | tr '\n' ' ')" == *" $pid "* ]] && kill -TERM "$pid"
     while pids=$(netns_pids) && [[ -n $pids ]]; do
         if ((SECONDS >= until)); then
-            say "The test engine doesn't end by itself: killing it"
+            say "The $ENGINE test engine doesn't end by itself: killing it"
             # shellcheck disable=SC2086  # one argument for each process
             kill -KILL $pids 2>/dev/null || true
         fi
         sleep 0.1
     done
     network_down
+}
+
+stop_all() {
+    local engine
+    for engine in containerd newer; do
+        choose "$engine"
+        stop
+    done
 }
 
 # major_minor HOST: such as 20.10; a question mark for an engine that doesn't answer.
@@ -175,6 +207,7 @@ major_minor() {
 # Both, whether they answer or not: a test of an engine that doesn't is to fail, not to be left out.
 engines() {
     local first second gateway
+    choose newer
     first=$(major_minor "$ENGINE_HOST")
     second=$(major_minor "$HOST")
     [[ $second != "$first" ]] || second+=-second
@@ -185,7 +218,7 @@ engines() {
 command=${1:-start}
 case $command in
 start | stop | purge)
-    need_root "The test engine"
+    need_root "The test engines"
     mkdir -p "$DIR"
     begin "test-engine"
     exec 9>"$DIR/lock"
@@ -193,16 +226,33 @@ start | stop | purge)
     ;;
 esac
 case $command in
-start) start ;;
-stop) stop ;;
+start)
+    make_root
+    choose newer
+    start
+    copy_image "$BASE_IMAGE"
+    copy_image "$BUILDER_IMAGE"
+    choose containerd
+    start
+    copy_image "$BASE_IMAGE"
+    ;;
+stop) stop_all ;;
 status)
-    engine_answers "$HOST" || die "The test engine doesn't run. Start it with deployments/setup/test-engine.sh start"
-    say "$HOST"
+    for engine in newer containerd; do
+        choose "$engine"
+        engine_answers "$HOST" ||
+            die "The $engine test engine doesn't run. Start it with deployments/setup/test-engine.sh start"
+        say "$HOST"
+    done
     ;;
 engines) engines ;;
+containerd-engine)
+    choose containerd
+    say "$(major_minor "$HOST")-containerd=$HOST@$HOST_ADDRESS"
+    ;;
 purge)
-    stop
+    stop_all
     rm -rf --one-file-system "$DIR"
     ;;
-*) die "unknown command '$command': start, stop, status, engines or purge" ;;
+*) die "unknown command '$command': start, stop, status, engines, containerd-engine or purge" ;;
 esac

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from caisson.reference import parse_reference
 from caisson.retention.patterns import matches_reference, matches_repository, matches_tag
@@ -50,7 +50,21 @@ class Oracle:
         return bool(keep) and len(newer) < keep
 
     def is_protected(self, image: ImageState) -> bool:
-        names = image.tags or image.registry_digests
+        return self.is_kept_whole(image) or any(self._is_kept_by(image, name) for name in _names(image))
+
+    def _is_kept_by(self, image: ImageState, name: str) -> bool:
+        """Whether this name keeps the image; its other names may go."""
+        reference = parse_reference(name)
+        tag = reference.tag.value if reference.tag else None
+        if tag and any(matches_tag(pattern, tag) for pattern in self.retention(name).keep_tags):
+            return True
+        if any(matches_reference(pattern, reference) for pattern in self.policy.keep):
+            return True
+        return self.is_newest(image, name)
+
+    def is_kept_whole(self, image: ImageState) -> bool:
+        """Whether it stays with all its names."""
+        names = _names(image)
         if "UPPER:1" in names or self.snapshot.problems or "caisson.keep-until" in image.labels:
             return True
         if any(c.image == image.id for c in self.snapshot.containers):
@@ -64,20 +78,26 @@ class Oracle:
         least = max([self.retention(name).min_age for name in names] or [self.policy.otherwise.min_age])
         if self.now - self.used(image) < least:
             return True
-        for name in names:
-            reference = parse_reference(name)
-            tag = reference.tag.value if reference.tag else None
-            if tag and any(matches_tag(pattern, tag) for pattern in self.retention(name).keep_tags):
-                return True
-            if any(matches_reference(pattern, reference) for pattern in self.policy.keep):
-                return True
-            if self.is_newest(image, name):
-                return True
         half_made = bool(names) and all(name.startswith("caisson.local/build:") for name in names)
         if image.tags and not image.registry_digests and not half_made and not self.policy.allow_unrecoverable:
             return True
         own_steps = any(self._stands_on(other, image) for other in self.snapshot.images if other.built_by_caisson)
         return self.policy.scope is Scope.OWN and not image.built_by_caisson and not (own_steps and image.is_untagged)
+
+    def is_over(self, image: ImageState) -> bool:
+        """Whether the whole image has had its time."""
+        names = _names(image)
+        if not names:
+            return self.now - self.used(image) >= self.policy.dangling_age
+        return all(self.is_name_over(image, name) for name in names)
+
+    def is_name_over(self, image: ImageState, name: str) -> bool:
+        """Whether one of its names has had its time."""
+        if name.startswith(("caisson.local/build:", "caisson.local/build@")):
+            age: timedelta | None = self.policy.leftovers_age
+        else:
+            age = None if self._is_kept_by(image, name) else self.retention(name).max_age
+        return age is not None and self.now - self.used(image) >= age
 
     def _stands_on(self, image: ImageState, step: ImageState) -> bool:
         by_id = {item.id: item for item in self.snapshot.images}
@@ -86,3 +106,7 @@ class Oracle:
             if image.id == step.id:
                 return True
         return False
+
+
+def _names(image: ImageState) -> tuple[str, ...]:
+    return image.tags or image.registry_digests
