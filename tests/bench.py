@@ -2,8 +2,8 @@
 
     python -m tests.bench [--quick]
 
-Then what the guard alone adds, by ``tests.bench_guard``, on each engine; and what planning a prune costs, by
-``tests.bench_plan``.
+Then what the guard alone adds, by ``tests.bench_guard``, on each engine; what planning a prune costs, by
+``tests.bench_plan``; and what a prune costs and deletes, by Caisson and by others, by ``tests.bench_prune``.
 
 Every figure is measured in this run; a figure that misses its reach is printed as such.
 """
@@ -36,6 +36,7 @@ from flows.build_image import as_function, run_build
 from tests.bench_disk import bench_disk
 from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.bench_plan import bench_plan
+from tests.bench_prune import bench_prune
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 
@@ -57,6 +58,7 @@ def main() -> int:
     bench_disk()
     bench_guard(QUICK if quick else FULL)
     bench_plan()
+    bench_prune(200 if quick else 1000)
     return 0
 
 
