@@ -60,6 +60,8 @@ class DiskState(BaseModel):
     """When a prune was last started for pressure."""
     prunes_expected: datetime | None = None
     """Since when prunes are to come."""
+    prune_succeeded: datetime | None = None
+    """When the last prune ended that came to its end."""
     overdue_told: datetime | None = None
     """When it was last told that none has succeeded for long."""
 

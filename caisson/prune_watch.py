@@ -37,10 +37,12 @@ def wants_prune(readings: Iterable[Reading], prunes: Iterable[Prune], *, asked: 
 
 @dataclass(frozen=True)
 class PruneWatch:
-    """What is remembered: since when prunes are expected, and when it was last told that they are overdue."""
+    """What is remembered: since when prunes are expected, when it was last told that they are overdue, and the last
+    success, which the ledger may not be asked for any more when it is long ago."""
 
     expected: datetime | None = None
     told: datetime | None = None
+    success: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def watch_prunes(watch: PruneWatch, prunes: Sequence[Prune], *, interval: timede
         return Watched(PruneWatch())
     expected = watch.expected if watch.expected is not None and watch.expected <= now else now
     told = watch.told if watch.told is not None and watch.told <= now else None
-    watch = PruneWatch(expected, told)
-    success = max((prune.ended for prune in prunes if prune.ended and succeeded(prune)), default=None)
+    successes = [prune.ended for prune in prunes if prune.ended and succeeded(prune)]
+    if watch.success is not None and watch.success <= now:
+        successes.append(watch.success)
+    success = max(successes, default=None)
+    watch = PruneWatch(expected, told, success)
     since = max(success, expected) if success else expected
     if now - since > _INTERVALS * interval:
         if told is not None and now - told < TOLD_EVERY:

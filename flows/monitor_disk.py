@@ -121,7 +121,8 @@ def _started_by_hand() -> bool:
 def _watch_prunes(settings: Settings, state: DiskState, prunes: tuple[Prune, ...], now: datetime) -> DiskState:
     """Tell when no prune has succeeded for long, and when one has again."""
     interval = timedelta(seconds=settings.prune_seconds)
-    watched = watch_prunes(PruneWatch(state.prunes_expected, state.overdue_told), prunes, interval=interval, now=now)
+    remembered = PruneWatch(state.prunes_expected, state.overdue_told, state.prune_succeeded)
+    watched = watch_prunes(remembered, prunes, interval=interval, now=now)
     if watched.finding and watched.since is not None:
         event = (
             overdue_event(settings.host_name, watched.since, now, interval)
@@ -130,7 +131,8 @@ def _watch_prunes(settings: Settings, state: DiskState, prunes: tuple[Prune, ...
         )
         run_logger().warning(event.message)
         emit_events(settings.host_name, [event])
-    return state.changed(prunes_expected=watched.watch.expected, overdue_told=watched.watch.told)
+    watch = watched.watch
+    return state.changed(prunes_expected=watch.expected, overdue_told=watch.told, prune_succeeded=watch.success)
 
 
 def _start_prune(settings: Settings, state: DiskState, now: datetime) -> DiskState:

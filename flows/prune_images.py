@@ -29,7 +29,10 @@ from tasks.prune_run import PruneRun
 from tasks.publish_prune import publish_plan, publish_report
 from tasks.reap import reap_leftovers
 from tasks.start_prune import PRESSURE_TAG
+from tasks.step import run_logger
 from tasks.tell_prune import tell_prune
+
+_SCHEDULE = "the schedule"
 
 
 @flow(
@@ -53,6 +56,11 @@ def prune_images(
         policy: What is kept and for how long; only with the switch above
     """
     settings, trigger = load_settings(), _trigger()
+    if dry_run and trigger == _SCHEDULE:
+        run_logger().warning(
+            "This scheduled run is a dry run: give its schedule the parameter dry_run = false. "
+            "Prefect drops a schedule's parameters when it is edited without them."
+        )
     try:
         chosen = choose_policy(settings.retention, policy, own_policy=own_policy)
         return _prune(settings, chosen, trigger, is_dry=dry_run, under_pressure=under_pressure)
@@ -98,7 +106,7 @@ def _trigger() -> str:
     flow_run = context.flow_run if context is not None else None
     if flow_run is not None and PRESSURE_TAG in flow_run.tags:
         return "the disk's pressure"
-    return "the schedule" if flow_run is not None and flow_run.auto_scheduled else "a person"
+    return _SCHEDULE if flow_run is not None and flow_run.auto_scheduled else "a person"
 
 
 def _flow_run_id() -> str:

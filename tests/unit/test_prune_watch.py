@@ -67,10 +67,9 @@ def look(
 
 
 def test_no_success_for_twice_the_interval_is_told_once_a_day_until_one_succeeds() -> None:
-    watch = PruneWatch(NOW - 30 * HOUR)
-    watch, finding = look(watch, prune(12 * HOUR))
+    _, finding = look(PruneWatch(NOW - 30 * HOUR), prune(12 * HOUR))
     assert finding == "", "twelve hours less a minute are no more than twelve hours"
-    watch, finding = look(watch, prune(12 * HOUR + 2 * MINUTE))
+    watch, finding = look(PruneWatch(NOW - 30 * HOUR), prune(12 * HOUR + 2 * MINUTE))
     assert (watch.told, finding) == (NOW, "overdue")
     for hours in (1, 23.9):
         watch, finding = look(watch, now=NOW + hours * HOUR)
@@ -110,5 +109,14 @@ def test_a_longer_interval_ends_the_alarm_without_the_word_that_one_succeeded() 
     assert look(PruneWatch(NOW - 13 * HOUR, NOW - HOUR), interval=12 * HOUR) == (PruneWatch(NOW - 13 * HOUR), "")
 
 
+def test_a_success_is_remembered_though_the_ledger_is_not_asked_so_far_back() -> None:
+    succeeded = NOW - 11 * HOUR
+    watch, _ = look(PruneWatch(NOW - 90 * HOUR), prune(11 * HOUR, took=timedelta()))
+    assert watch.success == succeeded
+    found = watch_prunes(watch, [], interval=INTERVAL, now=NOW + 9 * HOUR)
+    assert (found.finding, found.since, found.watch.success) == ("overdue", succeeded, succeeded)
+    assert watch_prunes(watch, [prune(HOUR)], interval=INTERVAL, now=NOW).since == NOW - HOUR + MINUTE
+
+
 def test_times_that_lie_ahead_are_of_a_clock_that_was_set_back() -> None:
-    assert look(PruneWatch(NOW + HOUR, NOW + HOUR)) == (PruneWatch(NOW), "")
+    assert look(PruneWatch(NOW + HOUR, NOW + HOUR, NOW + HOUR)) == (PruneWatch(NOW), "")
