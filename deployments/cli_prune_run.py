@@ -90,6 +90,7 @@ def _write_plan(path: Path, plan: PrunePlan) -> None:
 def _what_is_left(view: HostView, plan: PrunePlan) -> PruneReport:
     """A dry run of a plan that was made before: what of it may still go."""
     with disk_read():
+        view.read_disk()
         view.look(view.host.leases.held())
     report, results = dry_run(plan, trigger=TRIGGER), list[ItemResult]()
     for planned in report.results:
