@@ -82,10 +82,11 @@ class Auditor:
         """Whether it makes the engine refuse the image's removal by ID, or has nothing to do with the image."""
         host = self.world.host
         target = self.world.image_of(act)
-        if target is None or act.tag in host.tags_of(image):
+        tags = host.tags_of(image)
+        if target is None or tags == (act.tag,):
             return False
         if target == image:
-            return act.what in ("tag", "run", "create", "pull")
+            return act.what in ("run", "create") or (act.what in ("tag", "pull") and act.tag not in tags)
         # Whatever stands on its layers would lend it its use.
         return act.what == "tag" and not set(host.images[image].layers) <= set(host.images[target].layers)
 

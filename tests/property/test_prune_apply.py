@@ -63,8 +63,16 @@ _NAME_MOVED_BEFORE_IT_IS_GIVEN_BACK = _race(
 )
 
 
+_NAME_MOVED_BEFORE_ITS_TURN = _race(
+    _old("team/app:1", "team/app:2", "team/app:v1"),
+    _old("team/web:2", layer="z"),
+    others=(Act("tag", 1, "team/app:2"),),
+)
+
+
 @given(scripts())
 @example(_LAST_NAME_TAKEN_BY_OTHERS)
+@example(_NAME_MOVED_BEFORE_ITS_TURN)
 @example(_NAME_MOVED_BEFORE_IT_IS_GIVEN_BACK)
 @_examples(700)
 def test_whatever_others_do_meanwhile_only_what_may_go_at_that_moment_goes(script: Script) -> None:
@@ -233,11 +241,12 @@ def _settle(world: World, first: PrunePlan) -> None:
 
 @given(
     scripts(),
-    st.sampled_from([*READS, "read_usage"]),
-    st.integers(1, 12),
+    st.sampled_from([*READS, "events", "events", "inspect_image", "read_usage"]),
+    st.sampled_from([1, 2, 2, 3, 3, 4, 6, 9]),
     st.booleans(),
     st.sampled_from([EngineRefused, EngineUnreachable]),
 )
+@example(_race(_old("team/app:1"), _old("team/app:2", layer="z"), others=()), "events", 3, False, EngineRefused)
 @_examples(300)
 def test_after_a_failed_read_nothing_goes_until_the_whole_is_read_again(
     script: Script, read: str, at: int, is_lasting: bool, error: type[CaissonError]
