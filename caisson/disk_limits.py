@@ -134,11 +134,16 @@ class DiskLimits:
         """The worse of the two: a disk is full when either has run out."""
         return max(self.byte_zone(usage), self.inode_zone(usage))
 
-    def missing(self, usage: DiskUsage, zone: Zone) -> tuple[int, int]:
-        """Bytes and inodes to be freed to get into a milder zone than this one; 0 for what is there already."""
+    def wanted(self, usage: DiskUsage, zone: Zone) -> tuple[int, int]:
+        """Bytes and inodes that are free where a milder zone than this one begins; 0 inodes where they never run out."""
         index = max(zone, Zone.BETWEEN) - 1
         wanted_bytes = self.bytes.in_order[index].left_of(usage.usable_bytes) + 1
         wanted_inodes = self.inodes.in_order[index].left_of(usage.total_inodes) + 1 if usage.total_inodes else 0
+        return wanted_bytes, wanted_inodes
+
+    def missing(self, usage: DiskUsage, zone: Zone) -> tuple[int, int]:
+        """Bytes and inodes to be freed to get into a milder zone than this one; 0 for what is there already."""
+        wanted_bytes, wanted_inodes = self.wanted(usage, zone)
         return max(0, wanted_bytes - usage.free_bytes), max(0, wanted_inodes - usage.free_inodes)
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from caisson.disk import DiskUsage
-from caisson.disk_limits import DiskLimits, Zone, describe_missing
+from caisson.disk_limits import DiskLimits, Zone
 from caisson.engine import Engine, ImageID
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
 from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport
@@ -47,14 +47,6 @@ _ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 OnResult = Callable[[ItemResult], None]
 
 
-def low_target(limits: DiskLimits, usage: DiskUsage) -> FreeTarget:
-    """What is free just below the low threshold, where pressure ends."""
-    return FreeTarget(
-        free_bytes=limits.bytes.low.left_of(usage.usable_bytes) + 1,
-        free_inodes=limits.inodes.low.left_of(usage.total_inodes) + 1 if usage.total_inodes else 0,
-    )
-
-
 def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = False) -> PrunePlan:
     """Look at the host and plan. Under pressure from the high threshold on, or where that is forced.
 
@@ -63,7 +55,7 @@ def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = Fals
     view.read_disk()
     snapshot = view.look(view.host.leases.held())
     pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
-    pressure = low_target(limits, snapshot.usage) if pressed else None
+    pressure = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
     return plan_prune(snapshot, view.policy, snapshot.taken, pressure=pressure)
 
 
@@ -309,13 +301,3 @@ def _unname(engine: Engine, reference: str, image: ImageID) -> bool:
     if (found.tags or found.digests) == (reference,):
         raise RemovalRefused(f"{reference} is the last name of its image by now.")
     return engine.remove_image(reference, timeout=REMOVAL_SECONDS)
-
-
-def describe_shortfall(report: PruneReport) -> str:
-    """What is still missing to the low threshold, such as ``2 GiB and 1,200 inodes``; empty where nothing is."""
-    target = report.plan.target
-    if target is None or report.reaches_target:
-        return ""
-    usage = report.usage_after
-    inodes = target.free_inodes - usage.free_inodes if usage.total_inodes else 0
-    return describe_missing(max(0, target.free_bytes - usage.free_bytes), max(0, inodes))

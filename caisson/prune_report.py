@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, TypeAdapter
 
 from caisson.disk import DiskUsage
-from caisson.retention.prune_plan import PlanItem, PrunePlan, has_room
+from caisson.disk_limits import describe_missing
+from caisson.retention.prune_plan import PlanItem, PrunePlan, has_room, missing_to
 
 Outcome = Literal["removed", "kept", "gone", "failed", "not-needed", "not-reached"]
 """``kept``: it may not go any more, or the engine would not without force. ``gone``: somebody else removed it.
@@ -63,6 +64,13 @@ class PruneReport:
     def reaches_target(self) -> bool:
         """Whether there is room now; always without pressure."""
         return self.plan.target is None or has_room(self.usage_after, self.plan.target)
+
+    @property
+    def shortfall(self) -> str:
+        """What is still missing to the low threshold, such as ``2 GiB and 1,200 inodes``; empty where nothing is."""
+        if self.plan.target is None or self.reaches_target:
+            return ""
+        return describe_missing(*missing_to(self.plan.target, self.usage_after))
 
     @property
     def predicted_bytes(self) -> int:

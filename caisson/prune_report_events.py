@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caisson.prune import describe_shortfall
 from caisson.prune_events import EventName, PruneEvent, prune_event
 from caisson.prune_report import PruneReport
 from caisson.prune_report_markdown import report_summary
@@ -36,7 +35,7 @@ def report_events(host: str, report: PruneReport) -> Iterator[PruneEvent]:
         held = dict(sorted(report.plan.kept_bytes.items(), key=lambda pair: (-pair[1], pair[0])))
         told = ", ".join(f"{rule} {format_size(size)}" for rule, size in list(held.items())[:_RULES_TOLD])
         message = (
-            f"A prune of {host} could not reach the low threshold of {path}: {describe_shortfall(report)} are missing. "
+            f"A prune of {host} could not reach the low threshold of {path}: {report.shortfall} are missing. "
             f"Images that stay hold, by rule: {told or 'nothing'}."
         )
         yield prune_event("caisson.prune.short", message, path, {**payload, "kept_bytes": held})

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from caisson.durations import format_age
 from caisson.engine import short_id
 from caisson.markdown_table import markdown_table
-from caisson.prune import describe_shortfall
 from caisson.prune_markdown import MOST_ROWS, render_plan
 from caisson.prune_report import ItemResult, Outcome, PruneReport
 from caisson.retention.prune_plan import PlanItem, PruneBuildCache, RemoveContainer, RemoveImage, RemoveTag
@@ -41,7 +40,7 @@ def report_summary(report: PruneReport) -> str:
     counts = report.counts
     removed = counts.get("removed", 0)
     words = [f"Removed {removed:,} of {len(report.results):,} planned: {format_size(max(0, report.freed_bytes))} freed"]
-    if shortfall := describe_shortfall(report):
+    if shortfall := report.shortfall:
         words.append(f"{shortfall} to the low threshold still missing")
     if report.problem:
         words.append(f"it ended early: {report.problem.rstrip('.')}")
@@ -85,7 +84,7 @@ def _change(report: PruneReport) -> str:
 
 
 def _shortfall(report: PruneReport) -> Iterator[str]:
-    if not (shortfall := describe_shortfall(report)):
+    if not (shortfall := report.shortfall):
         return
     yield f"**The low threshold was not reached: {shortfall} are missing.** What images hold that stay, by rule:"
     order = sorted(report.plan.kept_bytes.items(), key=lambda pair: -pair[1])

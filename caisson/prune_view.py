@@ -36,7 +36,6 @@ _HARMLESS = {
     ),
     "image": frozenset(("save", "prune", "push")),
 }
-_OF_IMAGES = frozenset(_HARMLESS)
 
 
 def _now() -> datetime:
@@ -156,7 +155,7 @@ class HostView:
         return False
 
     def _matters(self, event: EngineEvent) -> bool:
-        if event.type not in _OF_IMAGES:
+        if event.type not in _HARMLESS:
             return False
         action = event.action.partition(":")[0]
         if event.type == "image" and action in ("untag", "delete") and event.subject in self._touched:

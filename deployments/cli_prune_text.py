@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from caisson.durations import format_ago
-from caisson.prune import describe_shortfall
 from caisson.prune_markdown import MOST_ROWS, plan_summary
 from caisson.prune_report import ItemResult, PruneReport
 from caisson.prune_report_markdown import item_name, report_summary
@@ -90,7 +89,7 @@ def report_lines(report: PruneReport) -> Iterator[str]:
     )
     if others := {outcome: count for outcome, count in report.counts.items() if outcome != "removed"}:
         yield f"  besides   {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(others.items()))}"
-    if shortfall := describe_shortfall(report):
+    if shortfall := report.shortfall:
         yield f"  missing   {shortfall} to the low threshold. What images hold that stay, by rule:"
         order = sorted(report.plan.kept_bytes.items(), key=lambda pair: -pair[1])
         yield from (f"            {format_size(size):>9}  {rule}" for rule, size in order if size)

@@ -43,9 +43,15 @@ class FreeTarget:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; give 0 or more")
 
 
+def missing_to(target: FreeTarget, usage: DiskUsage) -> tuple[int, int]:
+    """Bytes and inodes that are still to be freed; no inodes where the file system has no fixed number of them."""
+    inodes = target.free_inodes - usage.free_inodes if usage.total_inodes else 0
+    return max(0, target.free_bytes - usage.free_bytes), max(0, inodes)
+
+
 def has_room(usage: DiskUsage, target: FreeTarget) -> bool:
-    """Whether so much is free; bytes and inodes, where the file system has a fixed number of those."""
-    return usage.free_bytes >= target.free_bytes and (not usage.total_inodes or usage.free_inodes >= target.free_inodes)
+    """Whether so much is free."""
+    return not any(missing_to(target, usage))
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def test_what_is_protected_is_told_where_room_can_not_be_made(disk: Disk) -> Non
     report = disk.prune(policy, _limits(disk.usage.free_bytes + 100 * MIB))
     assert (report.ending, report.counts) == ("short", {"removed": 1})
     assert report.plan.kept_bytes["keep-pattern"] > 12 * MIB
-    assert prune.describe_shortfall(report).endswith("MiB")
+    assert report.shortfall.endswith("MiB")
 
 
 def test_two_prunes_at_once_are_one(disk: Disk) -> None:
