@@ -135,7 +135,7 @@ class DiskLimits:
         return max(self.byte_zone(usage), self.inode_zone(usage))
 
     def wanted(self, usage: DiskUsage, zone: Zone) -> tuple[int, int]:
-        """Bytes and inodes that are free where a milder zone than this one begins; 0 inodes where they never run out."""
+        """Bytes and inodes that are free where a milder zone begins; 0 inodes where they never run out."""
         index = max(zone, Zone.BETWEEN) - 1
         wanted_bytes = self.bytes.in_order[index].left_of(usage.usable_bytes) + 1
         wanted_inodes = self.inodes.in_order[index].left_of(usage.total_inodes) + 1 if usage.total_inodes else 0

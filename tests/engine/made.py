@@ -17,6 +17,20 @@ from tests.conftest import EngineHost
 BASE = "debian:trixie-slim"
 
 
+def build_of_file(api: APIClient, reference: str, dockerfile: bytes, content: bytes) -> ImageID:
+    """An image by the classic builder, from a context of a Dockerfile and ``file``; raises ``AssertionError``."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, data in (("Dockerfile", dockerfile), ("file", content)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    archive.seek(0)
+    lines = api.build(fileobj=archive, custom_context=True, tag=reference, rm=True, decode=True)
+    assert [line["error"] for line in lines if "error" in line] == []
+    return ImageID(api.inspect_image(reference)["Id"])
+
+
 class Made:
     """Makes them on one engine, beside ``caisson.docker_engine``; ``name`` is in the name of each."""
 
@@ -31,18 +45,9 @@ class Made:
         """``name:tag``, by the classic builder: one file a step on a base, all of its own content."""
         copies = "".join(f"COPY file /{tag}-{step}\n" for step in range(steps))
         dockerfile = f"FROM {base or 'scratch'}\n{copies}".encode()
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name, data in (("Dockerfile", dockerfile), ("file", f"{self.name}{tag}".encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        archive.seek(0)
         reference = f"{self.name}:{tag}"
         self._references.append(reference)
-        lines = self.api.build(fileobj=archive, custom_context=True, tag=reference, rm=True, decode=True)
-        assert [line["error"] for line in lines if "error" in line] == []
-        return self.id(reference)
+        return build_of_file(self.api, reference, dockerfile, f"{self.name}{tag}".encode())
 
     def id(self, reference: str) -> ImageID:
         return ImageID(self.api.inspect_image(reference)["Id"])

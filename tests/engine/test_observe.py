@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +19,7 @@ from caisson.ledger import Ledger
 from caisson.observe import observe, replay_events
 from caisson.snapshot import ImageState, Snapshot, VolumeState
 from tests.conftest import EngineHost
+from tests.engine.made import build_of_file
 
 USAGE = DiskUsage("/", 1, 1, 1, 1)
 LONG_AGO = timedelta(hours=3)
@@ -40,16 +39,7 @@ class Host:
     def make(self, tag: str, base: str = "", content: bytes = b"") -> ImageID:
         """An image of one file of its own, on a base."""
         dockerfile = f"FROM {base or 'scratch'}\nCOPY file /{tag}\n".encode()
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name, data in (("Dockerfile", dockerfile), ("file", content or f"{self.name}{tag}".encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
-        archive.seek(0)
-        lines = self.api.build(fileobj=archive, custom_context=True, tag=f"{self.name}:{tag}", rm=True, decode=True)
-        assert [line["error"] for line in lines if "error" in line] == []
-        return self.id(tag)
+        return build_of_file(self.api, f"{self.name}:{tag}", dockerfile, content or f"{self.name}{tag}".encode())
 
     def id(self, tag: str) -> ImageID:
         return ImageID(self.api.inspect_image(f"{self.name}:{tag}")["Id"])
