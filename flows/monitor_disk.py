@@ -20,7 +20,9 @@ from caisson.disk_metrics import write_metrics
 from caisson.disk_report import DiskReport
 from caisson.disk_state import DiskState, only_one, read_state, write_state
 from caisson.disk_watch import Look, changed_horizons, look, report
-from caisson.ledger import Prune
+from caisson.errors import LedgerUnusable
+from caisson.ledger import Ledger, Prune
+from caisson.metrics import write_metrics as write_build_metrics
 from caisson.prune_events import overdue_event, recovered_event
 from caisson.prune_watch import PruneWatch, wants_prune, watch_prunes
 from caisson.settings import Settings, load_settings
@@ -184,7 +186,8 @@ def _keep(settings: Settings, state: DiskState, made: DiskReport) -> None:
     """What to remember, last: killed before this, a change is told twice rather than never."""
     try:
         write_metrics(settings, made)
-    except OSError as error:
+        write_build_metrics(settings, Ledger(settings.state_dir / "ledger.sqlite"))
+    except (OSError, LedgerUnusable) as error:
         run_logger().warning(f"The metrics could not be written ({error}).")
     try:
         write_state(settings.state_dir, state)

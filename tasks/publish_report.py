@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -17,6 +16,9 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
 
 from caisson.build import Build, report_file
+from caisson.errors import LedgerUnusable
+from caisson.ledger import Ledger
+from caisson.metric_counts import build_counts
 from caisson.private_file import write_private
 from caisson.redact import Redactor
 from caisson.report import REPORT_DATA_KEY, REPORT_KEY, BuildReport
@@ -36,7 +38,7 @@ def publish_report(build: Build, report: BuildReport) -> None:
 
     Called plainly and not as a task: it also runs while a cancel is under way, when no new task may start.
     """
-    _publish(report, report_file(build.settings, report.flow_run_id or report.build_id), build.log.redact)
+    _publish(report, build.settings, build.log.redact)
 
 
 @contextmanager
@@ -57,20 +59,16 @@ def reports_unbegun(request: BuildRequest, settings: Settings | None, flow_run_i
             started=started,
             seconds=time.monotonic() - clock,
         )
-        file = report_file(settings, flow_run_id or report.build_id) if settings else None
         redactor = Redactor([settings.registry_password] if settings else [])
-        _publish(report, file, redactor.redact)
+        _publish(report, settings, redactor.redact)
         raise
 
 
-def _publish(report: BuildReport, file: Path | None, redact: Callable[[str], str]) -> None:
+def _publish(report: BuildReport, settings: Settings | None, redact: Callable[[str], str]) -> None:
     logger = run_logger()
     logger.info(summary(report))
-    try:
-        if file is not None:
-            write_private(file, report.model_dump_json(indent=2))
-    except OSError as error:
-        logger.warning(f"The report could not be written to {file} ({error.strerror}).")
+    if settings is not None:
+        _keep(report, settings)
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
@@ -78,6 +76,19 @@ def _publish(report: BuildReport, file: Path | None, redact: Callable[[str], str
         _create(_artifacts(report, context.flow_run.id))
     except Exception as error:
         logger.warning(redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
+
+
+def _keep(report: BuildReport, settings: Settings) -> None:
+    logger = run_logger()
+    file = report_file(settings, report.flow_run_id or report.build_id)
+    try:
+        write_private(file, report.model_dump_json(indent=2))
+    except OSError as error:
+        logger.warning(f"The report could not be written to {file} ({error.strerror}).")
+    try:
+        Ledger(settings.state_dir / "ledger.sqlite").counters.add(build_counts(report))
+    except LedgerUnusable as error:
+        logger.warning(f"The build is not in the metrics: {error}")
 
 
 def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, ...]:

@@ -4,6 +4,7 @@
 ``samples``: how full the disk was. ``prunes``: what was pruned. ``observations``: looks at the engine, and how far its
 events were replayed. ``volumes``: when a container last had each anonymous volume. ``services``: which images
 services were seen to run. ``leases``: what running builds hold, for people to read; the locks are ``caisson.leases``'s.
+``counters``: how often what has happened, for metrics.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from caisson.ledger.builds import Builds
+from caisson.ledger.counters import Counters
 from caisson.ledger.file import LedgerFile
 from caisson.ledger.images import Images, KnownImage
 from caisson.ledger.leases import LeaseRecords
@@ -34,6 +36,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._file = LedgerFile(path)
         self.builds = Builds(self._file)
+        self.counters = Counters(self._file)
         self.images = Images(self._file)
         self.samples = DiskSamples(self._file)
         self.prunes = Prunes(self._file)

@@ -103,6 +103,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     PRIMARY KEY (service, image_id)
 ) WITHOUT ROWID""",
     ),
+    # From version 3 to version 4: how often what has happened; each build is a process of its own.
+    (
+        """CREATE TABLE counters (
+    name TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (name, labels)
+) WITHOUT ROWID""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -20,11 +20,12 @@ import pytest
 from caisson.engine import ImageID
 from caisson.errors import LedgerUnusable
 from caisson.ledger import KnownImage, KnownVolume, Ledger
+from caisson.ledger.counters import Count
 from caisson.ledger.schema import MIGRATIONS, VERSION, migrate, missing_parts, read_schema
 from caisson.snapshot import ChainID, StoredLayer
 
 DATA = Path(__file__).parent / "data"
-VERSION_1, VERSION_2 = DATA / "ledger-1.sqlite", DATA / "ledger-2.sqlite"
+VERSION_1, VERSION_2, VERSION_3 = (DATA / f"ledger-{version}.sqlite" for version in (1, 2, 3))
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 PROCESSES = multiprocessing.get_context("fork")
 
@@ -75,6 +76,21 @@ def test_a_file_of_version_2_is_migrated_and_keeps_what_is_in_it(path: Path) -> 
     assert (ledger.volumes.known(), ledger.services.list(), ledger.rebuilt_at()) == ({}, [], None)
     ledger.observations.record([], {}, position, NOW, known_volumes=[KnownVolume("v", NOW, NOW, NOW)])
     assert list(Ledger(path).volumes.known()) == ["v"]
+    assert _set_aside(path) == []
+
+
+def test_a_file_of_version_3_is_migrated_and_keeps_what_is_in_it(path: Path) -> None:
+    """The file was written by the last Caisson that had version 3."""
+    shutil.copy(VERSION_3, path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+    ledger = Ledger(path)
+    assert [prune.outcome for prune in ledger.prunes.list()] == ["done"]
+    assert list(ledger.volumes.known()) == ["v"]
+    assert [service.service for service in ledger.services.list()] == ["web"]
+    assert ledger.counters.list() == []
+    ledger.counters.add([Count("builds", {"outcome": "built"}, 2)])
+    assert Ledger(path).counters.list() == [Count("builds", {"outcome": "built"}, 2)]
     assert _set_aside(path) == []
 
 
