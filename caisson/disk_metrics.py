@@ -15,7 +15,7 @@ from caisson.private_file import write_public
 from caisson.settings import Settings
 
 FILE_NAME = "caisson_disk.prom"
-_HELP = {
+METRICS = {
     "caisson_disk_size_bytes": "Bytes that unprivileged users can fill",
     "caisson_disk_avail_bytes": "Bytes that unprivileged users have left",
     "caisson_disk_files": "Inodes in all, 0 without a fixed number",
@@ -36,7 +36,7 @@ def metrics_file(settings: Settings) -> Path:
 
 def render_metrics(report: DiskReport) -> str:
     """The text format, version 0.0.4; metrics without a value are left out."""
-    rows: dict[str, list[str]] = {name: [] for name in _HELP}
+    rows: dict[str, list[str]] = {name: [] for name in METRICS}
     for item in report.file_systems:
         for name, labels, value in _values(item):
             rows[name].append(f"{name}{{{_labels(path=item.path, **labels)}}} {value!r}")
@@ -46,7 +46,7 @@ def render_metrics(report: DiskReport) -> str:
     lines = []
     for name, found in rows.items():
         if found:
-            lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} gauge", *found]
+            lines += [f"# HELP {name} {METRICS[name]}", f"# TYPE {name} gauge", *found]
     return "\n".join(lines) + "\n"
 
 
