@@ -6,6 +6,7 @@ Bytes are written as people write them (``2g``, ``512MiB``) and kept as numbers.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ from caisson.errors import SettingsInvalid
 from caisson.reference import Repository, parse_reference
 from caisson.retention.policy import RetentionPolicy
 from caisson.sizes import format_size, parse_size
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_TAKEN_NAMES = frozenset({"shared", "any", "default"})
 
 
 def _size(value: Any) -> Any:
@@ -57,6 +61,14 @@ def _network(value: str) -> str:
             f"{value[:80]!r} is another's network, whose loopback the builder must not reach; "
             "name a Docker network, or leave it empty for the engine's bridge"
         )
+    return value
+
+
+def _host_name(value: str) -> str:
+    if not _HOST_NAME.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is not 1 to 63 letters, digits, dots, dashes and underscores")
+    if value in _TAKEN_NAMES or value.startswith("care-"):
+        raise ValueError(f"{value!r} is a name that Caisson gives to its own queues; set CAISSON_HOST_NAME to another")
     return value
 
 
@@ -112,9 +124,9 @@ class Settings(BaseSettings):
         "", description="Path of that directory as the engine's own host sees it, where it is another; empty: the same"
     )
     builder_image: str = Field("caisson-builder:latest", description="Image of the throw-away builder")
-    host_name: str = Field(
+    host_name: Annotated[str, AfterValidator(_host_name)] = Field(
         default_factory=lambda: os.uname().nodename,
-        description="Stable name of this host: its worker and work pool",
+        description="Stable name of this host: its worker, its queues and its deployments",
     )
 
     # Service

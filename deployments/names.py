@@ -1,4 +1,4 @@
-"""The names under which this host is known to Prefect."""
+"""The names under which hosts are known to Prefect: one work pool, and in it a queue for each host and one for all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from caisson.settings import Settings
 BUILD_FLOW = "build-image"
 MONITOR_FLOW = "monitor-disk"
 PRUNE_FLOW = "prune-images"
-CARE_QUEUE = "care"
-"""The work queue of what must not wait behind builds: a full disk is seen and pruned while builds fill it."""
+POOL = "caisson"
+"""The work pool of all hosts. A worker asks for the queues of its own host and for the shared one, never for others."""
+SHARED_QUEUE = "shared"
+"""The work queue of builds that any host may take."""
+ANY_HOST = "any"
+"""Stands for the host in the name of the deployment whose builds any host may take."""
+_CARE = "care-"
 
 
-def pool_name(settings: Settings) -> str:
-    """The work pool of this host; each host has its own, since a build runs where its engine is."""
-    return f"docker-{settings.host_name}"
+def host_queue(host: str) -> str:
+    """The work queue of the builds that were asked of this very host."""
+    return host
+
+
+def care_queue(host: str) -> str:
+    """The work queue of what must not wait behind builds: a full disk is seen and pruned while builds fill it."""
+    return f"{_CARE}{host}"
+
+
+def host_of_queue(queue: str) -> str:
+    """The host that alone takes the runs of a queue; empty for the shared queue and for what is none of ours.
+
+    >>> host_of_queue("care-b1"), host_of_queue("b1"), host_of_queue("shared"), host_of_queue("default")
+    ('b1', 'b1', '', '')
+    """
+    return "" if queue in (SHARED_QUEUE, "default") else queue.removeprefix(_CARE)
 
 
 def monitor_deployment(settings: Settings) -> str:

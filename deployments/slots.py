@@ -1,7 +1,7 @@
 """Which runs a worker takes now: so many builds at once, and beside them what looks after the host.
 
 A monitor that waited behind builds would be blind exactly while they fill the disk, and one that waited behind a prune
-would not see what the prune frees. So each flow of the queue ``care`` has one slot of its own.
+would not see what the prune frees. So each flow of the host's care queue has one slot of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
-
-from deployments.names import CARE_QUEUE
 
 CARE_FLOWS = 2
 """The monitor and the prune."""
@@ -36,8 +34,9 @@ Offer = TypeVar("Offer", bound=_Offer)
 class Slots:
     """The slots of one worker."""
 
-    def __init__(self, builds: int) -> None:
+    def __init__(self, builds: int, *, care_queue: str) -> None:
         self._builds = builds
+        self._care_queue = care_queue
         self._care: dict[UUID, UUID] = {}
 
     @property
@@ -54,7 +53,7 @@ class Slots:
             flow_run = offer.flow_run
             if flow_run.id in running:
                 continue
-            if flow_run.work_queue_name == CARE_QUEUE:
+            if flow_run.work_queue_name == self._care_queue:
                 if len(self._care) < CARE_FLOWS and flow_run.flow_id not in self._care.values():
                     self._care[flow_run.id] = flow_run.flow_id
                     chosen.append(offer)

@@ -1,4 +1,4 @@
-"""The worker of one host: takes the runs of the host's work pool, one process each, and never loses one.
+"""The worker of one host: takes the runs of its queues in the work pool, one process each, and never loses one.
 
 What it adds to Prefect's process worker, and why:
 - It is woken by events (a poll alone costs seconds) and polls only as a safety net.
@@ -32,9 +32,10 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.events.schemas.events import Event
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
 from prefect.states import Cancelling
+from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import command_from_string
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
@@ -44,7 +45,8 @@ from caisson.settings import Settings
 from deployments.backoff import Backoff
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.leftovers import find_unsupervised, kill_leftover
-from deployments.names import CARE_QUEUE, pool_name
+from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
+from deployments.ownership import taken_by
 from deployments.processes import ProcessIdentity
 from deployments.server import without_build_secrets
 from deployments.settle import CANCELLED, Why, needs_reaping, true_state
@@ -101,15 +103,21 @@ class Stop:
 
 
 class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
-    """A process worker for the pool of one host. ``serve`` runs it until it is told to stop."""
+    """A process worker for the queues of one host and the shared one. ``serve`` runs it until it is told to stop."""
 
     type = "process"
     job_configuration = ProcessJobConfiguration
     job_configuration_variables = ProcessVariables
 
     def __init__(self, settings: Settings, *, reaper: Reaper) -> None:
-        self._slots = Slots(settings.concurrency)
-        super().__init__(work_pool_name=pool_name(settings), name=settings.host_name, limit=self._slots.most)
+        self._care_queue = care_queue(settings.host_name)
+        self._slots = Slots(settings.concurrency, care_queue=self._care_queue)
+        super().__init__(
+            work_pool_name=POOL,
+            work_queues=[host_queue(settings.host_name), self._care_queue, SHARED_QUEUE],
+            name=settings.host_name,
+            limit=self._slots.most,
+        )
         self._settings = settings
         self._state = StateDir(settings.state_dir).create()
         self._reaper = reaper
@@ -208,13 +216,25 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             except Exception as error:
                 logger.warning("Can't report to the Prefect server: %s", error)
 
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        # Prefect lets one worker alone do this, and the state says which: see deployments.ownership.
+        try:
+            state = await propose_state(self.client, taken_by(self.name), flow_run_id=flow_run.id)
+        except (Abort, ObjectNotFound) as refusal:
+            logger.info("Run %s is not for this worker: %s", flow_run.id, refusal)
+            return False
+        except httpx.HTTPError as error:
+            logger.warning("Can't take run %s: %s", flow_run.id, error)
+            return False
+        return state.is_pending()
+
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         return await super()._submit_scheduled_flow_runs(self._slots.choose(flow_run_response, self._supervised_now()))
 
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> Event | None:
         # Two events of the six that a run leaves, each a dozen rows, and the log says the same.
         flow_run = configuration._related_objects.get("flow-run")
-        is_care = flow_run is not None and flow_run.work_queue_name == CARE_QUEUE
+        is_care = flow_run is not None and flow_run.work_queue_name == self._care_queue
         return None if is_care else super()._emit_flow_run_submitted_event(configuration)
 
     # --- one run
@@ -344,7 +364,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     async def _settle_unsupervised(self) -> None:
         """Settle runs whose worker died before them, and any whose end could not be reported."""
         try:
-            for flow_run in await find_unsupervised(self.client, self._work_pool_name, self._supervised_now):
+            for flow_run in await find_unsupervised(self.client, self.name, self._supervised_now):
                 killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
                 logger.info("Run %s had no worker%s", flow_run.id, "; its process was ended" if killed else "")
                 await self._settle(flow_run.id, Why.LOST, None, None)

@@ -22,7 +22,7 @@ from caisson.engine import Engine, EngineInfo
 from caisson.errors import CaissonError, ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
 from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, HostFacts, ServiceFacts
-from deployments.names import build_deployment, pool_name
+from deployments.names import POOL, build_deployment
 from deployments.prefect_api import PrefectApi
 from deployments.state import find_running
 
@@ -191,7 +191,7 @@ def _service(settings: Settings) -> ServiceFacts:
 
 
 def _ask(api: PrefectApi, settings: Settings) -> ServiceFacts:
-    pool, deployment = pool_name(settings), build_deployment(settings)
+    pool, deployment = POOL, build_deployment(settings)
     version = api.get("/admin/version")
     found = _get_or_none(api, f"/work_pools/{pool}")
     workers = api.post(f"/work_pools/{pool}/workers/filter", {}) if found else []
@@ -204,7 +204,9 @@ def _ask(api: PrefectApi, settings: Settings) -> ServiceFacts:
         pool=pool,
         pool_exists=found is not None,
         pool_paused=bool(found and found.get("is_paused")),
-        workers_online=sum(worker.get("status") == "ONLINE" for worker in workers),
+        workers_online=sum(
+            worker.get("status") == "ONLINE" and worker.get("name") == settings.host_name for worker in workers
+        ),
         deployment=deployment,
         deployment_exists=_get_or_none(api, f"/deployments/name/{deployment}") is not None,
     )

@@ -139,11 +139,13 @@ def worker(facts: HostFacts) -> Iterator[Item]:
             f"prefect work-pool resume {service.pool}",
         )
     elif service.workers_online == 0:
-        yield Item("worker", "problem", f"No worker of the pool {service.pool} is online: builds wait.", start)
+        yield Item(
+            "worker", "problem", f"This host's worker of the pool {service.pool} is not online: its builds wait.", start
+        )
     elif service.deployment_exists is False:
         yield Item("worker", "problem", f"There is no deployment {service.deployment}.", start)
     elif service.workers_online:
-        yield Item("worker", "ok", f"{service.workers_online} online for {service.pool}.")
+        yield Item("worker", "ok", f"This host's worker is online for {service.pool}.")
 
 
 def exposure(facts: HostFacts) -> Iterator[Item]:

@@ -13,7 +13,7 @@ from tests.flows.caisson_host import CaissonHost
 def caisson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
     """A Caisson that is up. Its safety poll is so slow that only events can start a run in time."""
     host = CaissonHost(
-        tmp_path_factory.mktemp("caisson"), "shared", {"CAISSON_POLL_SECONDS": "600", "CAISSON_CONCURRENCY": "4"}
+        tmp_path_factory.mktemp("caisson"), "first", {"CAISSON_POLL_SECONDS": "600", "CAISSON_CONCURRENCY": "4"}
     )
     try:
         host.up()

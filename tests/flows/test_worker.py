@@ -24,7 +24,7 @@ def test_from_the_api_call_to_the_first_line_of_the_flow(
     for _ in range(6):
         with caisson.api as api:
             begun = time.time()
-            run = trigger_build(api, {}, deployment="sample-hello/shared")
+            run = trigger_build(api, {}, deployment="sample-hello/first")
             events = list(follow(api, run))
         (line,) = [e for e in events if isinstance(e, LogLine) and e.message.startswith("first line")]
         states = [e for e in events if isinstance(e, RunChanged)]
@@ -43,7 +43,7 @@ def test_from_the_api_call_to_the_first_line_of_the_flow(
 def test_the_same_idempotency_key_gives_the_same_run(caisson: CaissonHost) -> None:
     with caisson.api as api:
         first, again = (
-            trigger_build(api, {"words": words}, deployment="sample-hello/shared", idempotency_key="once")
+            trigger_build(api, {"words": words}, deployment="sample-hello/first", idempotency_key="once")
             for words in ("one", "two")
         )
         assert first == again
@@ -53,7 +53,7 @@ def test_the_same_idempotency_key_gives_the_same_run(caisson: CaissonHost) -> No
 
 def test_log_lines_arrive_complete_and_in_order(caisson: CaissonHost) -> None:
     with caisson.api as api:
-        run = trigger_build(api, {"count": 1000}, deployment="sample-many-lines/shared")
+        run = trigger_build(api, {"count": 1000}, deployment="sample-many-lines/first")
         lines = [e.message for e in follow(api, run) if isinstance(e, LogLine) and e.message.startswith("line ")]
     assert lines == [f"line {number}" for number in range(1000)]
 
@@ -138,8 +138,8 @@ def test_a_second_up_finds_the_first(caisson: CaissonHost) -> None:
 
 def test_no_path_of_this_machine_is_in_a_deployment(caisson: CaissonHost) -> None:
     with caisson.api as api:
-        deployment = api.get("/deployments/name/build-image/shared")
-        pool = api.get("/work_pools/docker-shared")
+        deployment = api.get("/deployments/name/build-image/first")
+        pool = api.get("/work_pools/caisson")
     assert deployment["entrypoint"] == "flows.build_image.build_image"
     assert not deployment["path"]
     assert not deployment["pull_steps"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from deployments.names import CARE_QUEUE
+from deployments.names import care_queue
 from deployments.slots import Slots
 
+CARE_QUEUE = care_queue("b1")
 MONITOR, PRUNE, AUDIT = uuid4(), uuid4(), uuid4()
 
 
@@ -32,7 +33,7 @@ def ids(chosen: list[Offer]) -> list[UUID]:
 
 
 def test_a_look_at_the_disk_does_not_wait_for_builds() -> None:
-    slots = Slots(2)
+    slots = Slots(2, care_queue=CARE_QUEUE)
     builds = offers("default", "default", "default")
     running = ids(slots.choose(builds, []))
     assert running == ids(builds[:2])
@@ -44,13 +45,13 @@ def test_a_look_at_the_disk_does_not_wait_for_builds() -> None:
 
 
 def test_builds_do_not_wait_for_a_look_at_the_disk() -> None:
-    slots = Slots(1)
+    slots = Slots(1, care_queue=CARE_QUEUE)
     look, build, late = offers(CARE_QUEUE, "default", "default")
     assert slots.choose([look, build, late], []) == [look, build]
 
 
 def test_a_slot_is_free_when_its_run_has_ended() -> None:
-    slots = Slots(1)
+    slots = Slots(1, care_queue=CARE_QUEUE)
     first, second = offers(CARE_QUEUE, CARE_QUEUE)
     assert slots.choose([first, second], []) == [first]
     assert slots.choose([second], [first.flow_run.id]) == []
@@ -58,13 +59,13 @@ def test_a_slot_is_free_when_its_run_has_ended() -> None:
 
 
 def test_a_run_that_is_going_on_is_not_taken_again() -> None:
-    slots = Slots(3)
+    slots = Slots(3, care_queue=CARE_QUEUE)
     (build,) = offers("default")
     assert slots.choose([build], [build.flow_run.id]) == []
 
 
 def test_a_look_at_the_disk_does_not_wait_for_a_prune_and_a_prune_not_for_a_look() -> None:
-    slots = Slots(1)
+    slots = Slots(1, care_queue=CARE_QUEUE)
     prune, look, again, other = (Offer(Run(CARE_QUEUE, flow)) for flow in (PRUNE, MONITOR, PRUNE, AUDIT))
     running = ids(slots.choose([prune], []))
     assert slots.choose([again, look], running) == [look]
