@@ -271,6 +271,11 @@ class Settings(BaseSettings):
     metrics_dir: str = Field(
         "", description="Directory for node_exporter's text files; empty: `metrics` in the state directory"
     )
+    otlp_endpoint: str = Field(
+        "",
+        description="OpenTelemetry collector that builds' traces go to, as `http://collector:4318`; empty: none. It "
+        "needs caisson[traces]",
+    )
     min_free_bytes: Bytes = Field(1 << 30, description="Free bytes that a build needs before it may start")
     min_free_inodes: int = Field(50_000, description="Free inodes that a build needs before it may start", ge=0)
 

@@ -27,6 +27,7 @@ from caisson.request import BuildRequest
 from caisson.settings import Settings
 from caisson.unbegun import report_unbegun
 from caisson.untrusted import markdown
+from tasks.export_trace import export_trace
 from tasks.step import run_logger
 
 _MOST_SECONDS = 10.0
@@ -70,12 +71,13 @@ def _publish(report: BuildReport, settings: Settings | None, redact: Callable[[s
     if settings is not None:
         _keep(report, settings)
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    try:
-        _create(_artifacts(report, context.flow_run.id))
-    except Exception as error:
-        logger.warning(redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
+    if context is not None and context.flow_run is not None:
+        try:
+            _create(_artifacts(report, context.flow_run.id))
+        except Exception as error:
+            logger.warning(redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
+    if settings is not None:
+        export_trace(report, settings)
 
 
 def _keep(report: BuildReport, settings: Settings) -> None:
