@@ -96,6 +96,13 @@ class LedgerUnusable(CaissonError):
     exit_code = 16
 
 
+class StoreUnusable(CaissonError):
+    """The service's own data (tokens) can't be read or written, or a newer Caisson wrote it."""
+
+    kind = "store-unusable"
+    exit_code = 19
+
+
 class EngineUnreachable(CaissonError):
     kind = "engine-unreachable"
     exit_code = 20

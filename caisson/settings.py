@@ -36,6 +36,10 @@ def _size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
 
 
+def _port_or_none(value: Any) -> Any:
+    return 0 if value == "" else value
+
+
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
         raise ValueError("must be an absolute path")
@@ -132,6 +136,16 @@ class Settings(BaseSettings):
     # Service
     server_host: str = Field("127.0.0.1", description="Address that the Prefect server listens on")
     server_port: int = Field(4200, description="Port of the Prefect server", ge=1, le=65535)
+    gateway_host: str = Field("127.0.0.1", description="Address that Caisson's own API listens on")
+    gateway_port: Annotated[int, BeforeValidator(_port_or_none)] = Field(
+        4280, description="Port of Caisson's own API; 0 or empty: it is off", ge=0, le=65535
+    )
+    gateway_names: tuple[str, ...] = Field(
+        (),
+        description="Names besides those of the loopback by which clients reach it there, such as a proxy's: "
+        '`["caisson.example.com"]`',
+    )
+    gateway_rate: float = Field(100, description="Requests a second that one token may send to it, on average", gt=0)
     api_url: str = Field("", description="Prefect API to use; empty: the Caisson that runs on this host, if one does")
     api_auth: str = Field("", description="`user:password` that the API asks for (Prefect's basic auth)", repr=False)
     database_url: str = Field(

@@ -1,8 +1,8 @@
-"""``caisson up``: the Prefect server, the worker of this host, and nothing left of them afterwards.
+"""``caisson up``: the Prefect server, the worker of this host, Caisson's own API, and nothing left of them afterwards.
 
-The launcher itself does next to nothing, so that little can go wrong with it: it imports no Prefect, starts the two
+The launcher itself does next to nothing, so that little can go wrong with it: it imports no Prefect, starts them
 as children that die with it, starts them again when they end, and stops them in the right order: the worker first,
-which drains, the server last, which takes the final states of the runs.
+which drains while the API still tells how its builds end, the server last, which takes the final states of the runs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import IO
 from caisson.errors import ServiceUnreachable
 from caisson.settings import Settings
 from deployments.backoff import Backoff
+from deployments.gateway import check_gateway, gateway_command, gateway_environment, gateway_url
 from deployments.processes import ProcessIdentity
 from deployments.server import (
     check_port,
@@ -43,6 +44,7 @@ POLL_SECONDS = 0.1
 SAY_EVERY_SECONDS = 4.0
 WORKER_STOP_SECONDS = 45.0  # beyond the drain: cancelled runs get 30 s to clean up, then the kill and the reaping
 SERVER_STOP_SECONDS = 15.0
+GATEWAY_STOP_SECONDS = 5.0
 MOST_FAILURES = 8
 LOG_BYTES = 16 << 20
 
@@ -135,6 +137,7 @@ def up(settings: Settings, *, stop: threading.Event | None = None, say: Say = pr
         with _interrupts(stop) as interrupts, ExitStack() as stack:
             if not settings.api_url:
                 check_port(settings)
+            check_gateway(settings)
             launcher = _Launcher(settings, state, interrupts, say)
             stack.callback(launcher.close)
             launcher.start()
@@ -188,13 +191,21 @@ class _Launcher:
             log=state.logs / "worker.log",
             pass_fds=(ready,),
         )
+        self._gateway: Service | None = None
+        if settings.gateway_port:
+            self._gateway = Service(
+                name="API",
+                command=gateway_command(),
+                env=gateway_environment(settings, os.environ),
+                log=state.logs / "gateway.log",
+            )
 
     @property
     def _services(self) -> list[Service]:
-        return [service for service in (self._server, self._worker) if service is not None]
+        return [service for service in (self._server, self._worker, self._gateway) if service is not None]
 
     def start(self) -> None:
-        """Start both at once (their imports take seconds) and wait until builds are taken, or a stop is asked for."""
+        """Start all at once (their imports take seconds) and wait until builds are taken, or a stop is asked for."""
         self._publish(ready=False)
         for service in self._services:
             service.start()
@@ -214,17 +225,19 @@ class _Launcher:
             self._interrupts.event.wait(POLL_SECONDS)
 
     def watch(self) -> None:
-        """Keep both alive until a stop is asked for."""
+        """Keep them alive until a stop is asked for."""
         while not self._interrupts.requested:
             for service in self._services:
                 service.keep(self._say)
             self._interrupts.event.wait(POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop the worker, which drains, then the server; kill what does not stop in time."""
+        """Stop the worker, which drains, then the API and the server; kill what does not stop in time."""
         if self._worker.exit_code is None and self._worker.process is not None:
             self._say(f"Stopping; running builds have {self._settings.drain_seconds:.0f} s to finish (Ctrl-C: at once)")
         self._stop(self._worker, self._settings.drain_seconds + WORKER_STOP_SECONDS, keep=self._server)
+        if self._gateway is not None:
+            self._stop(self._gateway, GATEWAY_STOP_SECONDS)
         if self._server is not None:
             self._stop(self._server, SERVER_STOP_SECONDS)
         os.close(self._ready)
@@ -260,7 +273,16 @@ class _Launcher:
             return False
 
     def _publish(self, *, ready: bool) -> None:
-        publish(self._state, RunningCaisson(pid=os.getpid(), url=self._url, api_url=self._api_url, ready=ready))
+        publish(
+            self._state,
+            RunningCaisson(
+                pid=os.getpid(),
+                url=self._url,
+                api_url=self._api_url,
+                ready=ready,
+                gateway_url=gateway_url(self._settings),
+            ),
+        )
 
     @property
     def _url(self) -> str:

@@ -22,7 +22,7 @@ from deployments.state import StateDir
 # Inherited, these would point our processes to another Prefect than ours.
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE", "PREFECT_HOME")
 # Only the server enters the database, and only runs have a use for the builds' secrets.
-_DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
+DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
 _EVENTS_OF_EACH_RUN = tuple(f"prefect.flow-run.{state}" for state in ("Submitting", "Pending", "Running", "Completed"))
 _DAY_SECONDS = 86_400
 _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
@@ -30,8 +30,13 @@ _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
 
 def server_url(settings: Settings) -> str:
     """Where this host reaches its own server; a wildcard address is reached on the loopback."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.server_host, settings.server_host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server_port}"
+    return url_of(settings.server_host, settings.server_port)
+
+
+def url_of(host: str, port: int) -> str:
+    """Where this host reaches what listens there."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def server_command(settings: Settings) -> list[str]:
@@ -80,7 +85,7 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
 
 def client_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of the worker and, through it, of every run."""
-    env = {name: value for name, value in inherited.items() if name not in (*FOREIGN, *_DATABASE)}
+    env = {name: value for name, value in inherited.items() if name not in (*FOREIGN, *DATABASE)}
     env |= {
         "PREFECT_HOME": str(state.prefect_home),
         "PREFECT_API_URL": settings.api_url or f"{server_url(settings)}/api",
@@ -105,21 +110,26 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 def check_port(settings: Settings) -> None:
     """Raise ``SettingsInvalid`` when the server could not listen where the settings say."""
-    family = socket.AF_INET6 if ":" in settings.server_host else socket.AF_INET
+    check_listening("SERVER", settings.server_host, settings.server_port)
+
+
+def check_listening(variable: str, host: str, port: int, *, or_else: str = "") -> None:
+    """Raise ``SettingsInvalid``, for ``CAISSON_<variable>_HOST`` or ``_PORT``, when nobody can listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.server_host, settings.server_port))
+            probe.bind((host, port))
         except OSError as error:
-            where = f"{settings.server_host}:{settings.server_port}"
+            where = f"{host}:{port}"
             if error.errno == errno.EADDRINUSE:
                 raise SettingsInvalid(
-                    f"CAISSON_SERVER_PORT: {where} is taken by another program.",
-                    hint="Set CAISSON_SERVER_PORT to a free port.",
+                    f"CAISSON_{variable}_PORT: {where} is taken by another program.",
+                    hint=f"Set CAISSON_{variable}_PORT to a free port{or_else}.",
                 ) from None
             raise SettingsInvalid(
-                f"CAISSON_SERVER_HOST: can't listen on {where}: {error.strerror or error}.",
-                hint="Set CAISSON_SERVER_HOST to an address of this host.",
+                f"CAISSON_{variable}_HOST: can't listen on {where}: {error.strerror or error}.",
+                hint=f"Set CAISSON_{variable}_HOST to an address of this host.",
             ) from None
 
 

@@ -64,12 +64,16 @@ class StateDir:
 
 @dataclass(frozen=True)
 class RunningCaisson:
-    """The Caisson that runs on this host; ``ready`` once it takes builds."""
+    """The Caisson that runs on this host; ``ready`` once it takes builds.
+
+    ``gateway_url`` is where Caisson's own API is, empty where that is off.
+    """
 
     pid: int
     url: str
     api_url: str
     ready: bool
+    gateway_url: str = ""
 
 
 def find_running(settings: Settings) -> RunningCaisson | None:
@@ -168,7 +172,11 @@ def _read(path: Path) -> RunningCaisson | None:
     try:
         value = json.loads(path.read_text())
         return RunningCaisson(
-            pid=int(value["pid"]), url=str(value["url"]), api_url=str(value["api_url"]), ready=bool(value["ready"])
+            pid=int(value["pid"]),
+            url=str(value["url"]),
+            api_url=str(value["api_url"]),
+            ready=bool(value["ready"]),
+            gateway_url=str(value.get("gateway_url", "")),
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None

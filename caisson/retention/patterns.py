@@ -66,6 +66,15 @@ def matches_repository(pattern: str, repository: Repository) -> bool:
     return bool(compiled.fullmatch(repository.familiar()) or compiled.fullmatch(repository.canonical()))
 
 
+def matches(pattern: str, text: str) -> bool:
+    """Whether the whole text matches: for names that are no image repositories, such as those of git servers.
+
+    >>> matches("github.com/team/*", "github.com/team/app"), matches("github.com/*", "github.com/team/app")
+    (True, False)
+    """
+    return bool(_compiled(pattern).fullmatch(text))
+
+
 def matches_tag(pattern: str, tag: str) -> bool:
     """
     >>> matches_tag("v1.*", "v1.2"), matches_tag("v1.*", "xv1.2")

@@ -78,6 +78,7 @@ class CaissonHost:
             "CAISSON_STATE_DIR": str(self.state_dir),
             "CAISSON_HOST_NAME": self.name,
             "CAISSON_SERVER_PORT": str(free_port()),
+            "CAISSON_GATEWAY_PORT": "0",
             # No run that a test did not ask for.
             "CAISSON_MONITOR_SECONDS": "0",
             "CAISSON_PRUNE_SECONDS": "0",

@@ -63,6 +63,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "CAISSON_"))},
         "CAISSON_STATE_DIR": str(state / "state"),
         "CAISSON_SERVER_PORT": str(free_port()),
+        "CAISSON_GATEWAY_PORT": "0",
         "CAISSON_DOCKER_HOST": host.docker_host,
         "CAISSON_HOST_NAME": "test-host",
         "CAISSON_DRAIN_SECONDS": "1",

@@ -1,0 +1,40 @@
+"""The API's process: a child of ``caisson up``."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from caisson.errors import CaissonError
+from caisson.settings import load_settings
+from deployments.api.app import create_app
+
+GRACE_SECONDS = 2
+
+
+def main() -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    try:
+        settings = load_settings()
+        app = create_app(settings)
+    except CaissonError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    uvicorn.run(
+        app,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # A caller can't choose the address that its failures are counted for.
+        proxy_headers=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
