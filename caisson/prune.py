@@ -5,7 +5,8 @@
   the engine then refuses gets its names back.
 - What is not there any more, and what the engine would remove by force only, is passed by. A read that fails ends the
   prune: nothing goes on half a picture.
-- What goes only under pressure goes only until ``statvfs`` tells that there is room.
+- What goes only under pressure goes only until ``statvfs`` tells that there is room. Where all of a plan is done and
+  there is none yet, it goes on with a new one: an engine tells no inodes, and its bytes are not quite the disk's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from caisson.disk import DiskUsage
 from caisson.disk_limits import DiskLimits, Zone
 from caisson.engine import Engine, ImageID
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
-from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport
+from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport, PruneRound
 from caisson.prune_view import HostView
 from caisson.reference import parse_reference
 from caisson.retention.plan import plan_prune
@@ -35,28 +36,42 @@ from caisson.retention.prune_plan import (
     RemoveTag,
     RemoveVolume,
     has_room,
+    missing_to,
 )
 from caisson.snapshot import ImageState
 
 REMOVAL_SECONDS = 600.0
 """How long one removal may take: an image of 60,000 files takes 20 s on a quiet host."""
 CACHE_SECONDS = 1800.0
+MOST_ROUNDS = 5
+"""Plans that one prune makes at most: each asks the engine for its disk once more."""
+_TIMES_MORE = 4
+"""So many times what is missing each further plan aims for: the apply stops at the target, whatever was planned."""
 _LONGEST_PAUSE_SECONDS = 2.0
 _ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 
 OnResult = Callable[[ItemResult], None]
+Replan = Callable[[int], PrunePlan]
 
 
-def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = False) -> PrunePlan:
+def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = False, number: int = 1) -> PrunePlan:
     """Look at the host and plan. Under pressure from the high threshold on, or where that is forced.
 
+    ``number`` is the plan's in its prune, from 1: where the plan before was not enough, this one takes more.
     Raises ``EngineUnreachable``, ``EngineRefused``, ``LedgerUnusable``, and ``OSError`` of the file system.
     """
     view.read_disk()
     snapshot = view.look(view.host.leases.held())
     pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
-    pressure = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
-    return plan_prune(snapshot, view.policy, snapshot.taken, pressure=pressure)
+    target = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
+    aim = target and _aim(target, snapshot.usage, _TIMES_MORE ** (number - 1))
+    return replace(plan_prune(snapshot, view.policy, snapshot.taken, pressure=aim), target=target)
+
+
+def _aim(target: FreeTarget, usage: DiskUsage, times: int) -> FreeTarget:
+    """A target that is so many times as far away. Pure."""
+    size, inodes = missing_to(target, usage)
+    return FreeTarget(max(target.free_bytes, usage.free_bytes + size * times), usage.free_inodes + inodes * times)
 
 
 def dry_run(plan: PrunePlan, *, trigger: str) -> PruneReport:
@@ -73,8 +88,12 @@ def apply_plan(
     trigger: str,
     on_result: OnResult = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    replan: Replan | None = None,
 ) -> PruneReport:
     """Remove what may still go; the ledger has it before the first removal. ``trigger`` says what started it.
+
+    ``replan`` makes the plan of a number from 2 on, under pressure: where all of the last is done, something went, and
+    the target is not reached; ``MOST_ROUNDS`` plans at most. Without it the given plan is all.
 
     Raises ``PruneBusy`` while another prune of the host runs, and ``LedgerUnusable`` before the first removal. Failures
     after that are the report's ``problem``; whatever else ends it is recorded in the ledger, and raised.
@@ -84,13 +103,21 @@ def apply_plan(
             raise PruneBusy("Another prune of this host is under way.", hint="Wait for its end, then try again.")
         if not view.has_disk:
             view.read_disk()
-        return _Apply(view, plan, on_result, should_stop).run(trigger)
+        return _Apply(view, plan, on_result, should_stop, replan).run(trigger)
 
 
 class _Apply:
-    def __init__(self, view: HostView, plan: PrunePlan, on_result: OnResult, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        view: HostView,
+        plan: PrunePlan,
+        on_result: OnResult,
+        should_stop: Callable[[], bool],
+        replan: Replan | None,
+    ) -> None:
         self._host, self._view, self._plan = view.host, view, plan
-        self._on_result, self._should_stop = on_result, should_stop
+        self._on_result, self._should_stop, self._replan = on_result, should_stop, replan
+        self._plans = [plan]
         self._results: list[ItemResult] = []
         self._problem, self._silent = "it was interrupted", ""
 
@@ -100,7 +127,7 @@ class _Apply:
         summary = {"items": len(self._plan.items), "reclaimable_bytes": self._plan.reclaimable_bytes}
         host.ledger.prunes.begin(prune_id, started=started, trigger=trigger, plan=summary)
         try:
-            self._problem = self._remove_all()
+            self._problem = self._all_rounds()
         finally:
             with suppress(OSError):
                 after = host.read_usage()
@@ -114,11 +141,14 @@ class _Apply:
                 freed_bytes=freed_bytes,
                 freed_inodes=freed_inodes,
             )
-        left = self._plan.items[len(self._results) :]
-        not_reached = (ItemResult(item, "not-reached", item.rule, "the prune ended before its turn") for item in left)
+        left = self._plan.items[len(self._of_this_round) :]
+        number = len(self._plans)
+        not_reached = (
+            ItemResult(item, "not-reached", item.rule, "the prune ended before its turn", round=number) for item in left
+        )
         return PruneReport(
             id=prune_id,
-            plan=self._plan,
+            plan=self._plans[0],
             results=(*self._results, *not_reached),
             started=started,
             ended=ended,
@@ -129,7 +159,33 @@ class _Apply:
             usage_after=after,
             ending=ending,
             problem=self._problem,
+            more_rounds=tuple(map(PruneRound.of, self._plans[1:])),
         )
+
+    @property
+    def _of_this_round(self) -> list[ItemResult]:
+        return [result for result in self._results if result.round == len(self._plans)]
+
+    def _all_rounds(self) -> str:
+        """Why it ended early, in a sentence; empty where it came to its end."""
+        while not (problem := self._remove_all()):
+            try:
+                plan = self._next_plan()
+            except (CaissonError, OSError) as error:
+                return str(error)
+            if plan is None or not plan.items:
+                return " ".join(plan.problems) if plan else ""
+            self._plan = plan
+            self._plans.append(plan)
+        return problem
+
+    def _next_plan(self) -> PrunePlan | None:
+        if self._replan is None or self._plan.target is None or len(self._plans) >= MOST_ROUNDS:
+            return None
+        # Where nothing went, a new plan would be of the same again.
+        if not any(result.outcome == "removed" for result in self._of_this_round):
+            return None
+        return None if has_room(self._host.read_usage(), self._plan.target) else self._replan(len(self._plans) + 1)
 
     def _remove_all(self) -> str:
         """Why it ended early, in a sentence; empty where it came to its end."""
@@ -141,7 +197,8 @@ class _Apply:
                 results = self._remove(batch)
             except (CaissonError, OSError) as error:
                 return str(error)
-            for result in results:
+            for found in results:
+                result = replace(found, round=len(self._plans))
                 self._results.append(result)
                 self._on_result(result)
             if self._silent:

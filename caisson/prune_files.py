@@ -21,9 +21,9 @@ def prunes_directory(state_dir: Path) -> Path:
     return state_dir / "prunes"
 
 
-def plan_file(state_dir: Path, run: str) -> Path:
-    """Where the plan of a run is kept; ``run`` is the flow run's ID."""
-    return prunes_directory(state_dir) / f"{run}{_PLAN}"
+def plan_file(state_dir: Path, run: str, number: int = 1) -> Path:
+    """Where a plan of a run is kept; ``run`` is the flow run's ID, ``number`` the plan's in the run, from 1."""
+    return prunes_directory(state_dir) / f"{run}{f'.{number}' if number > 1 else ''}{_PLAN}"
 
 
 def report_file(state_dir: Path, run: str) -> Path:
@@ -31,9 +31,9 @@ def report_file(state_dir: Path, run: str) -> Path:
     return prunes_directory(state_dir) / f"{run}{_REPORT}"
 
 
-def write_plan(state_dir: Path, run: str, plan: PrunePlan) -> Path:
+def write_plan(state_dir: Path, run: str, plan: PrunePlan, number: int = 1) -> Path:
     """Keep a plan, and drop old ones; raises ``OSError``."""
-    path = plan_file(state_dir, run)
+    path = plan_file(state_dir, run, number)
     write_private(path, plan_to_json(plan))
     _drop_old(path.parent)
     return path

@@ -58,7 +58,7 @@ def report_bars(report: PruneReport) -> list[RuleBar]:
             gone[result.item.rule] += result.item.marginal_bytes
         elif result.outcome != "gone":
             left[result.item.rule] += result.item.marginal_bytes
-    return [*_bars(gone, "gone"), *_bars(left, "left"), *_bars(report.plan.kept_bytes, "stays")]
+    return [*_bars(gone, "gone"), *_bars(left, "left"), *_bars(report.kept_bytes, "stays")]
 
 
 def _bars(sizes: Mapping[str, int], kind: Kind) -> Iterator[RuleBar]:

@@ -26,19 +26,51 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What came of one item; ``rule`` and ``reason`` say why, ``seconds`` how long the engine took."""
+    """What came of one item; ``rule`` and ``reason`` say why, ``seconds`` how long the engine took.
+
+    ``round`` is the number of the plan that it was in, from 1.
+    """
 
     item: PlanItem
     outcome: Outcome
     rule: str
     reason: str
     seconds: float = 0.0
+    round: int = 1
+
+
+@dataclass(frozen=True)
+class PruneRound:
+    """A plan that was made on the way, where all of the last was done and the low threshold not reached.
+
+    ``usage`` is the disk when it was made. The plan as a whole is a file of its own (``caisson.prune_files``).
+    """
+
+    planned: AwareDatetime
+    usage: DiskUsage
+    items: int
+    reclaimable_bytes: int
+    reclaimable_inodes: int
+    kept_bytes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, plan: PrunePlan) -> PruneRound:
+        """What the report keeps of a plan."""
+        return cls(
+            planned=plan.planned,
+            usage=plan.usage,
+            items=len(plan.items),
+            reclaimable_bytes=plan.reclaimable_bytes,
+            reclaimable_inodes=plan.reclaimable_inodes,
+            kept_bytes=plan.kept_bytes,
+        )
 
 
 @dataclass(frozen=True)
 class PruneReport:
-    """A whole prune. ``freed_bytes`` and ``freed_inodes`` are ``statvfs`` before and after, so others' work is in them.
+    """A whole prune: its first plan, what came of the items of all its plans, and what is told of the further ones.
 
+    ``freed_bytes`` and ``freed_inodes`` are ``statvfs`` before and after, so others' work is in them.
     ``problem`` is why it was stopped, in a sentence; empty where it came to its end.
     """
 
@@ -54,6 +86,12 @@ class PruneReport:
     usage_after: DiskUsage
     ending: Ending
     problem: str = ""
+    more_rounds: tuple[PruneRound, ...] = ()
+
+    @property
+    def kept_bytes(self) -> Mapping[str, int]:
+        """What images hold that stay, by rule: by the last plan."""
+        return self.more_rounds[-1].kept_bytes if self.more_rounds else self.plan.kept_bytes
 
     @property
     def counts(self) -> Mapping[Outcome, int]:

@@ -23,6 +23,7 @@ def report_events(host: str, report: PruneReport) -> Iterator[PruneEvent]:
         "ending": report.ending,
         "removed": report.counts.get("removed", 0),
         "planned": len(report.results),
+        "rounds": len(report.more_rounds) + 1,
         "freed_bytes": report.freed_bytes,
         "freed_inodes": report.freed_inodes,
         "seconds": round((report.ended - report.started).total_seconds(), 3),
@@ -32,7 +33,7 @@ def report_events(host: str, report: PruneReport) -> Iterator[PruneEvent]:
     words = "has failed" if report.problem else "is done"
     yield prune_event(name, f"A prune of {host} {words}. {report_summary(report)}", path, payload)
     if report.ending == "short":
-        held = dict(sorted(report.plan.kept_bytes.items(), key=lambda pair: (-pair[1], pair[0])))
+        held = dict(sorted(report.kept_bytes.items(), key=lambda pair: (-pair[1], pair[0])))
         told = ", ".join(f"{rule} {format_size(size)}" for rule, size in list(held.items())[:_RULES_TOLD])
         message = (
             f"A prune of {host} could not reach the low threshold of {path}: {report.shortfall} are missing. "

@@ -39,7 +39,9 @@ def report_summary(report: PruneReport) -> str:
     """One plain sentence; holds nothing but text."""
     counts = report.counts
     removed = counts.get("removed", 0)
-    words = [f"Removed {removed:,} of {len(report.results):,} planned: {format_size(max(0, report.freed_bytes))} freed"]
+    rounds = f" in {len(report.more_rounds) + 1} rounds" if report.more_rounds else ""
+    freed = format_size(max(0, report.freed_bytes))
+    words = [f"Removed {removed:,} of {len(report.results):,} planned{rounds}: {freed} freed"]
     if shortfall := report.shortfall:
         words.append(f"{shortfall} to the low threshold still missing")
     if report.problem:
@@ -75,7 +77,18 @@ def _numbers(report: PruneReport) -> Iterator[str]:
         f"By the plan what was removed held {format_size(report.predicted_bytes)}; by the file system "
         f"{code(report.usage_after.path)} {_change(report)}. Builds and others write to it, too.",
     ]
+    lines += [f"{markdown(line)}." for line in round_lines(report)]
     yield "\n".join(f"* {line}" for line in lines)
+
+
+def round_lines(report: PruneReport) -> Iterator[str]:
+    """One line for each plan that was made on the way; no full stop."""
+    for number, one in enumerate(report.more_rounds, start=2):
+        removed = sum(result.outcome == "removed" for result in report.results if result.round == number)
+        yield (
+            f"Round {number}: {format_size(one.usage.free_bytes)} and {one.usage.free_inodes:,} inodes were free, "
+            f"too little, so it was planned anew; {removed:,} of {one.items:,} removed"
+        )
 
 
 def _change(report: PruneReport) -> str:
@@ -87,7 +100,7 @@ def _shortfall(report: PruneReport) -> Iterator[str]:
     if not (shortfall := report.shortfall):
         return
     yield f"**The low threshold was not reached: {shortfall} are missing.** What images hold that stay, by rule:"
-    order = sorted(report.plan.kept_bytes.items(), key=lambda pair: -pair[1])
+    order = sorted(report.kept_bytes.items(), key=lambda pair: -pair[1])
     yield markdown_table(["Kept by", "Bytes"], [[code(rule), format_size(size)] for rule, size in order if size])
 
 

@@ -51,7 +51,7 @@ def run_prune(settings: Settings, options: PruneOptions) -> int:
         if options.plan_to is not None:
             _write_plan(options.plan_to, plan)
         if options.apply:
-            return _apply(view, plan, options)
+            return _apply(view, plan, options, settings)
         if saved is None:
             document, lines, count = plan_to_json(plan), plan_lines(plan), len(plan.items)
         else:
@@ -108,22 +108,37 @@ def _what_is_left(view: HostView, plan: PrunePlan) -> PruneReport:
     return replace(report, results=tuple(results), started=taken, ended=taken, usage_after=view.snapshot.usage)
 
 
-def _apply(view: HostView, plan: PrunePlan, options: PruneOptions) -> int:
+def _apply(view: HostView, plan: PrunePlan, options: PruneOptions, settings: Settings) -> int:
     if plan.problems:
         raise PruneStopped(plan_summary(plan), hint="; ".join(plan.problems))
     out = PlainView(sys.stderr if options.as_json else sys.stdout)
     if options.ask and not _is_confirmed(view, plan, options, out):
         typer.echo("Nothing was removed.", err=True)
         return _NOT_CONFIRMED
-    done = 0
+    done, total = 0, len(plan.items)
 
     def show(result: ItemResult) -> None:
         nonlocal done
         done += 1
-        out.say(result_line(result, done, len(plan.items)))
+        out.say(result_line(result, done, total))
+
+    def replan(number: int) -> PrunePlan:
+        nonlocal total
+        more = make_plan(view, settings.disk_limits, force_pressure=True, number=number)
+        total += len(more.items)
+        out.say(f"The low threshold is not reached, so it is planned anew. {plan_summary(more)}")
+        return more
 
     with signals_stop("Stopping: the removal under way ends first.") as stop, disk_read():
-        report = apply_plan(view, plan, trigger=TRIGGER, on_result=show, should_stop=stop.is_set)
+        report = apply_plan(
+            view,
+            plan,
+            trigger=TRIGGER,
+            on_result=show,
+            should_stop=stop.is_set,
+            # Of a plan that was saved, nothing goes that is not in it.
+            replan=None if options.saved else replan,
+        )
     if options.as_json:
         typer.echo(report_to_json(report), nl=False)
     else:
@@ -147,4 +162,5 @@ def _is_confirmed(view: HostView, plan: PrunePlan, options: PruneOptions, out: P
         out.say(line)
     if not (left.counts["not-reached"] if left else plan.items):
         return True
-    return typer.confirm("Remove them?", err=True)
+    more = ", and more if that frees too little" if plan.target and not options.saved else ""
+    return typer.confirm(f"Remove them{more}?", err=True)

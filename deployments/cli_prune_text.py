@@ -9,7 +9,7 @@ from datetime import datetime
 from caisson.durations import format_ago
 from caisson.prune_markdown import MOST_ROWS, plan_summary
 from caisson.prune_report import ItemResult, PruneReport
-from caisson.prune_report_markdown import item_name, report_summary
+from caisson.prune_report_markdown import item_name, report_summary, round_lines
 from caisson.retention.plan import SEVERAL
 from caisson.retention.prune_plan import (
     PlanItem,
@@ -87,11 +87,12 @@ def report_lines(report: PruneReport) -> Iterator[str]:
         f"  freed     {change} are free at {clean(report.usage_after.path)} than before "
         f"({report.freed_inodes:+,} inodes); by the plan {format_size(report.predicted_bytes)}. Others write to it too."
     )
+    yield from (f"  {line}" for line in round_lines(report))
     if others := {outcome: count for outcome, count in report.counts.items() if outcome != "removed"}:
         yield f"  besides   {', '.join(f'{count:,} {outcome}' for outcome, count in sorted(others.items()))}"
     if shortfall := report.shortfall:
         yield f"  missing   {shortfall} to the low threshold. What images hold that stay, by rule:"
-        order = sorted(report.plan.kept_bytes.items(), key=lambda pair: -pair[1])
+        order = sorted(report.kept_bytes.items(), key=lambda pair: -pair[1])
         yield from (f"            {format_size(size):>9}  {rule}" for rule, size in order if size)
 
 
