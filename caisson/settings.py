@@ -135,6 +135,11 @@ class Settings(BaseSettings):
 
     # Service
     server_host: str = Field("127.0.0.1", description="Address that the Prefect server listens on")
+    server_names: tuple[str, ...] = Field(
+        (),
+        description="Names by which the server is reached, where a proxy before it has others; those of this host and "
+        "addresses always are",
+    )
     server_port: int = Field(4200, description="Port of the Prefect server", ge=1, le=65535)
     gateway_host: str = Field("127.0.0.1", description="Address that Caisson's own API listens on")
     gateway_port: Annotated[int, BeforeValidator(_port_or_none)] = Field(

@@ -1,4 +1,4 @@
-"""Prefect's app on SQLite, without the freeze of a failed statement.
+"""Prefect's app, closed to pages of other sites, and on SQLite without the freeze of a failed statement.
 
 SQLAlchemy 2.0 leaves a cursor of aiosqlite open when its statement fails, which SQLite does to writers that meet
 ("database is locked"). The garbage collector closes it later, in the thread of the event loop, and waits there for
@@ -13,7 +13,9 @@ import sqlite3
 from typing import Any
 
 import sqlalchemy
-from fastapi import FastAPI
+
+from caisson.settings import load_settings
+from deployments.same_origin import Origins, SameOrigin
 
 
 class _Cursor(sqlite3.Cursor):
@@ -44,12 +46,16 @@ def close_failed_cursors(engines: type[sqlalchemy.Engine] | sqlalchemy.Engine = 
     sqlalchemy.event.listen(engines, "do_connect", _with_our_connections)
 
 
-def create_app() -> FastAPI:
-    """The app that uvicorn serves: Prefect's own."""
+def create_app() -> SameOrigin:
+    """The app that uvicorn serves: Prefect's own, behind the check of where a request comes from."""
     from prefect.server.api.server import create_app as prefects
 
     close_failed_cursors()
-    return prefects(final=True)
+    settings = load_settings()
+    origins = Origins.of(
+        server_host=settings.server_host, server_names=settings.server_names, host_name=settings.host_name
+    )
+    return SameOrigin(prefects(final=True), origins)
 
 
 def _with_our_connections(
