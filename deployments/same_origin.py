@@ -58,11 +58,9 @@ class Origins:
             )
         if method in _SAFE and not is_websocket:
             return None
-        if fetch_site:
-            is_ours = fetch_site in ("same-origin", "none")
-        else:
-            is_ours = not origin or _place(origin) == host.lower()
-        return None if is_ours else Refusal(403, "A page of another origin must not use this server.")
+        if _is_ours(host, origin, fetch_site):
+            return None
+        return Refusal(403, "A page of another origin must not use this server.")
 
 
 class SameOrigin:
@@ -110,6 +108,12 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def _is_ours(host: str, origin: str, fetch_site: str) -> bool:
+    if fetch_site:
+        return fetch_site in ("same-origin", "none")
+    return not origin or _place(origin) == host.lower()
 
 
 def _host_name(host: str) -> str:
