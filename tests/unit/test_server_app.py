@@ -23,7 +23,7 @@ def test_a_failed_statement_is_let_go_of_in_its_own_thread(tmp_path: Path, close
     with ThreadPoolExecutor(1) as pool:
         blocked = pool.submit(asyncio.run, _seconds_that_a_collection_blocks(tmp_path / "prefect.db", closes)).result()
     # Without ours, SQLAlchemy and aiosqlite still freeze the loop: the day they don't, this module can go.
-    assert (blocked < BUSY_SECONDS / 3) == closes
+    assert (blocked < BUSY_SECONDS * 0.8) == closes
 
 
 async def _seconds_that_a_collection_blocks(database: Path, closes: bool) -> float:
@@ -41,6 +41,8 @@ async def _blocked(engine: AsyncEngine) -> float:
     async with engine.connect() as holder, engine.connect() as waiter:
         for statement in ("CREATE TABLE run (id INTEGER PRIMARY KEY)", "INSERT INTO run VALUES (1)"):
             await holder.exec_driver_sql(statement)
+        # What other tests have left is not to be collected with it, which would take a second on its own.
+        gc.freeze()
         failed = await _failure(waiter, "INSERT INTO run VALUES (1)")
         assert failed is not None
         await holder.exec_driver_sql("BEGIN IMMEDIATE")
@@ -52,6 +54,7 @@ async def _blocked(engine: AsyncEngine) -> float:
         began = time.monotonic()
         gc.collect()
         blocked = time.monotonic() - began
+        gc.unfreeze()
         await holder.exec_driver_sql("COMMIT")
         await waiting
         return blocked
