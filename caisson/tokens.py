@@ -117,7 +117,8 @@ def git_place(url: str) -> str | None:
     if _AMBIGUOUS.search(parsed.path.rstrip("/")):
         return None
     _, _, host = parsed.origin().partition("://")
-    return f"{host}/{parsed.path.strip('/').removesuffix('.git')}"
+    path = parsed.path.strip("/").removesuffix(".git").rstrip("/")
+    return f"{host}/{path}"
 
 
 def new_token() -> str:

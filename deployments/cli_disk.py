@@ -21,18 +21,24 @@ _MOST_ROWS = 12
 
 def show_disk(settings: Settings, *, attribution: bool, as_json: bool) -> None:
     """Look once and print; raises ``CaissonError``. What the monitor remembers is read and not changed."""
-    now = datetime.now(UTC)
-    found = look(settings, read_state(settings.state_dir), now)
-    history = DiskHistory(settings, now)
-    made, _ = report(settings, found, history.of, resets=history.prunes())
-    if attribution:
-        used = found.readings[0].usage.used_bytes if len(found.readings) == 1 else None
-        made = made.model_copy(update={"attribution": _account(settings, used)})
+    made = read_disk(settings, attribution=attribution)
     if as_json:
         typer.echo(made.model_dump_json(indent=2))
         return
     for line in disk_lines(made, all_of_it=attribution):
         typer.echo(line)
+
+
+def read_disk(settings: Settings, *, attribution: bool = False) -> DiskReport:
+    """Look once; raises ``CaissonError``. With ``attribution`` the engine is asked, else it is what was last known."""
+    now = datetime.now(UTC)
+    found = look(settings, read_state(settings.state_dir), now)
+    history = DiskHistory(settings, now)
+    made, _ = report(settings, found, history.of, resets=history.prunes())
+    if not attribution:
+        return made
+    used = found.readings[0].usage.used_bytes if len(found.readings) == 1 else None
+    return made.model_copy(update={"attribution": _account(settings, used)})
 
 
 def _account(settings: Settings, used: int | None) -> Attribution:

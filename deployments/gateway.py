@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -25,6 +26,15 @@ def gateway_environment(settings: Settings, inherited: Mapping[str, str]) -> dic
     """Its environment: it needs none of the builds' secrets, nor a way into the database."""
     env = {name: value for name, value in inherited.items() if name not in (*FOREIGN, *DATABASE)}
     return without_build_secrets(env | settings_environment(settings))
+
+
+def answers(url: str) -> bool:
+    """Whether Caisson's own API answers there."""
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -58,20 +58,28 @@ class TokenStore:
             ).fetchone()
         return _record(row) if row else None
 
+    def get(self, token_id: str, now: datetime | None = None) -> TokenRecord | None:
+        """The record of that ID, None once it has expired or been revoked."""
+        record = self._read(token_id)
+        return None if record is None or record.expired(now or datetime.now(UTC)) else record
+
     def find(self, token: str, now: datetime) -> TokenRecord | None:
         """The record of a genuine token that has not expired, and remember its use."""
         found = token_id(token)
         if found is None:
             return None
-        with self._store.reading() as database:
-            row = database.execute(f"SELECT {_COLUMNS} FROM tokens WHERE token_id = ?", (found,)).fetchone()  # noqa: S608
-        record = _record(row) if row else None
+        record = self._read(found)
         if record is None or not is_genuine(token, record) or record.expired(now):
             return None
         if record.last_used is None or now - record.last_used > _USED_EVERY:
             with self._store.writing() as database:
                 database.execute("UPDATE tokens SET last_used = ? WHERE token_id = ?", (to_stamp(now), found))
         return record
+
+    def _read(self, token_id: str) -> TokenRecord | None:
+        with self._store.reading() as database:
+            row = database.execute(f"SELECT {_COLUMNS} FROM tokens WHERE token_id = ?", (token_id,)).fetchone()  # noqa: S608
+        return _record(row) if row else None
 
 
 def _row(record: TokenRecord) -> tuple[Any, ...]:

@@ -133,9 +133,7 @@ def cancel(
     That comes after the run's own clean-up, so its builder is gone by then. Raises ``ServiceUnreachable`` when the
     run has not ended after the timeout (seconds): then no worker serves it.
     """
-    state = run_state(api, flow_run_id)
-    if not state.final and state.state_type != "CANCELLING":
-        api.post(f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    request_cancel(api, flow_run_id)
     deadline = time.monotonic() + timeout_seconds
     while not (state := run_state(api, flow_run_id)).final:
         if time.monotonic() > deadline:
@@ -145,6 +143,13 @@ def cancel(
             )
         sleep(POLL_SECONDS)
     return state
+
+
+def request_cancel(api: PrefectApi, flow_run_id: FlowRunId) -> None:
+    """Ask for the end of a run, and don't wait for it; one that has ended stays as it is."""
+    state = run_state(api, flow_run_id)
+    if not state.final and state.state_type != "CANCELLING":
+        api.post(f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
 
 
 @dataclass

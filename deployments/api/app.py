@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from caisson.settings import Settings
-from deployments.api import health, metrics
+from deployments.api import builds, health, host, logs, metrics
+from deployments.api.answers import add_schemas
 from deployments.api.context import ApiContext
 from deployments.api.gates import (
     LOOPBACK_NAMES,
@@ -24,7 +25,7 @@ from deployments.api.problems import handle_errors
 from deployments.api.rate import RateLimit
 from deployments.gateway import is_loopback
 
-ROUTERS = (health.router, metrics.router)
+ROUTERS = (builds.router, logs.router, host.router, metrics.router, health.router)
 _FAILURES_PER_SECOND, _FAILURES_AT_ONCE = 5.0, 20.0
 _BURST_SECONDS = 2.0
 
@@ -53,6 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
     handle_errors(app)
     for router in ROUTERS:
         app.include_router(router(context))
+    plain_openapi = app.openapi
+    app.openapi = lambda: add_schemas(plain_openapi())  # type: ignore[method-assign]
     return app
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caisson.settings import Settings
+from deployments.api.build_reader import BuildReader
 from deployments.prefect_api import PrefectApi
 from deployments.prefect_pool import PrefectPool
 from deployments.server import server_url
@@ -20,18 +21,22 @@ class ApiContext:
     prefect: PrefectPool
     store: ServiceStore
     tokens: TokenStore
+    builds: BuildReader
 
     @classmethod
     def of(cls, settings: Settings) -> ApiContext:
         """Raises ``StoreUnusable``. Nobody is asked yet: Prefect may still be starting."""
         api_url = settings.api_url or f"{server_url(settings)}/api"
         store = ServiceStore(store_file(settings))
+        prefect = PrefectPool(lambda: PrefectApi(api_url, auth=settings.api_auth))
         return cls(
             settings=settings,
-            prefect=PrefectPool(lambda: PrefectApi(api_url, auth=settings.api_auth)),
+            prefect=prefect,
             store=store,
             tokens=TokenStore(store),
+            builds=BuildReader(settings, prefect),
         )
 
     def close(self) -> None:
+        self.builds.close()
         self.prefect.close()

@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[HostFacts], Iterator[Item]], ...] = (
     host_checks.state_dir,
     host_checks.service,
     host_checks.worker,
+    host_checks.gateway,
     host_checks.exposure,
     host_checks.git,
     host_checks.registry,

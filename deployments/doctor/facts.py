@@ -84,6 +84,15 @@ class ServiceFacts:
 
 
 @dataclass(frozen=True)
+class GatewayFacts:
+    """Caisson's own API on this host; ``url`` is empty where none runs."""
+
+    url: str = ""
+    answers: bool = False
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """All that the checks want to know, gathered before any of them runs."""
 
@@ -111,4 +120,5 @@ class HostFacts:
     seccomp: FileFacts | None = None
     known_hosts: FileFacts | None = None
     service: ServiceFacts = ServiceFacts()
+    gateway: GatewayFacts = GatewayFacts()
     installed_at: datetime | None = None

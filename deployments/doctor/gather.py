@@ -21,10 +21,13 @@ from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import CaissonError, ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
-from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, HostFacts, ServiceFacts
+from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, GatewayFacts, HostFacts, ServiceFacts
+from deployments.gateway import answers
 from deployments.names import POOL, build_deployment
 from deployments.prefect_api import PrefectApi
+from deployments.service_store import store_file
 from deployments.state import find_running
+from deployments.token_store import TokenStore
 
 # What deployments/setup/builder-image.sh writes and compares; a test holds the two together.
 _CONTENT_LABEL = "caisson.builder.content"
@@ -71,8 +74,23 @@ def gather(settings: Settings) -> HostFacts:
         seccomp=_file(Path(settings.seccomp_profile)) if settings.seccomp_profile else None,
         known_hosts=_file(Path(settings.ssh_known_hosts)) if settings.ssh_known_hosts else None,
         service=_service(settings),
+        gateway=_gateway(settings),
         installed_at=_installed_at(),
     )
+
+
+def _gateway(settings: Settings) -> GatewayFacts:
+    running = find_running(settings)
+    if running is None or not running.gateway_url:
+        return GatewayFacts()
+    try:
+        tokens = TokenStore.of(settings).all() if store_file(settings).exists() else []
+    except CaissonError:
+        # Then it does not answer, and its log says why.
+        tokens = []
+    now = datetime.now(UTC)
+    valid = sum(not token.expired(now) for token in tokens)
+    return GatewayFacts(running.gateway_url, answers=answers(running.gateway_url), tokens=valid)
 
 
 def _socket(settings: Settings) -> FileFacts:

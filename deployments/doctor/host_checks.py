@@ -9,6 +9,7 @@ from caisson.disk import require_room
 from caisson.errors import DiskTooFull
 from caisson.sizes import format_size
 from deployments.doctor.facts import HostFacts, Item
+from deployments.gateway import is_loopback
 
 _MOST_CLOCK_SKEW = timedelta(seconds=5)
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -111,6 +112,30 @@ def state_dir(facts: HostFacts) -> Iterator[Item]:
         )
     else:
         yield Item("state directory", "ok", f"{path} (mode {state.mode:04o}).")
+
+
+def gateway(facts: HostFacts) -> Iterator[Item]:
+    found = facts.gateway
+    if not found.url:
+        return
+    if not found.answers:
+        yield Item(
+            "API",
+            "problem",
+            f"Caisson's own API does not answer at {found.url}.",
+            f"Its log says why: {facts.settings.state_dir}/logs/gateway.log",
+        )
+    elif not is_loopback(facts.settings.gateway_host):
+        yield Item(
+            "API",
+            "warning",
+            f"Caisson's own API is reached from other hosts, at {found.url}, without TLS: tokens can be read.",
+            "Set CAISSON_GATEWAY_HOST to 127.0.0.1 and put a proxy with TLS before it (CAISSON_GATEWAY_NAMES).",
+        )
+    else:
+        tokens = f"{found.tokens} tokens are valid" if found.tokens != 1 else "1 token is valid"
+        first = "" if found.tokens else "; `caisson tokens create` makes one"
+        yield Item("API", "ok", f"Caisson's own API is at {found.url}; {tokens}{first}.")
 
 
 def service(facts: HostFacts) -> Iterator[Item]:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.caisson_host import CaissonHost
+from tests.flows.caisson_host import CaissonHost, free_port
 
 
 @pytest.fixture(scope="session")
 def caisson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
     """A Caisson that is up. Its safety poll is so slow that only events can start a run in time."""
-    host = CaissonHost(
-        tmp_path_factory.mktemp("caisson"), "first", {"CAISSON_POLL_SECONDS": "600", "CAISSON_CONCURRENCY": "4"}
-    )
+    variables = {
+        "CAISSON_POLL_SECONDS": "600",
+        "CAISSON_CONCURRENCY": "4",
+        "CAISSON_GATEWAY_PORT": str(free_port()),
+        "CAISSON_GATEWAY_RATE": "2000",
+    }
+    host = CaissonHost(tmp_path_factory.mktemp("caisson"), "first", variables)
     try:
         host.up()
         host.apply_samples()

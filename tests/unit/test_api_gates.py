@@ -23,14 +23,21 @@ def settings_of(tmp_path: Path, **values: Any) -> Settings:
     return Settings(_env_file=None, state_dir=tmp_path, api_url=NOBODY, **values)  # type: ignore[call-arg]
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(settings_of(tmp_path)), base_url="http://127.0.0.1:4280") as client:
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def client(state_dir: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(settings_of(state_dir)), base_url="http://127.0.0.1:4280") as client:
         yield client
 
 
-def bearer(tmp_path: Path, *scopes: str, name: str = "test", **limits: list[str]) -> dict[str, str]:
-    token, _ = TokenStore.of(settings_of(tmp_path)).create(name, make_grant(scopes, **limits), lifetime=None)
+def bearer(state_dir: Path, *scopes: str, name: str = "test", **limits: list[str]) -> dict[str, str]:
+    tokens = TokenStore.of(settings_of(state_dir))
+    tokens.revoke(name)
+    token, _ = tokens.create(name, make_grant(scopes, **limits), lifetime=None)
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -62,14 +69,15 @@ def test_what_is_no_token_is_refused(client: TestClient, value: str) -> None:
     problem(client.get("/metrics", headers={"Authorization": value}), 401)
 
 
-def test_a_cookie_is_no_token(client: TestClient, tmp_path: Path) -> None:
-    token = bearer(tmp_path, "read")["Authorization"].removeprefix("Bearer ")
+def test_a_cookie_is_no_token(client: TestClient, state_dir: Path) -> None:
+    token = bearer(state_dir, "read")["Authorization"].removeprefix("Bearer ")
     client.cookies.set("token", token)
     problem(client.get("/metrics"), 401)
+    client.cookies.clear()
 
 
-def test_no_page_elsewhere_may_read_an_answer(client: TestClient, tmp_path: Path) -> None:
-    headers = {**bearer(tmp_path, "read"), "Origin": "https://evil.example"}
+def test_no_page_elsewhere_may_read_an_answer(client: TestClient, state_dir: Path) -> None:
+    headers = {**bearer(state_dir, "read"), "Origin": "https://evil.example"}
     answer = client.get("/metrics", headers=headers)
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -97,22 +105,22 @@ def test_more_names_are_a_setting_and_an_address_has_any(tmp_path: Path) -> None
     assert public.get("/healthz", headers={"Host": "other.example.com"}).status_code == 200
 
 
-def test_errors_of_routing_are_problems_too(client: TestClient, tmp_path: Path) -> None:
-    headers = bearer(tmp_path, "admin")
+def test_errors_of_routing_are_problems_too(client: TestClient, state_dir: Path) -> None:
+    headers = bearer(state_dir, "admin")
     problem(client.get("/nothing", headers=headers), 404)
     refused = client.delete("/metrics", headers=headers)
     problem(refused, 405)
     assert refused.headers["Allow"] == "GET"
 
 
-def test_a_scope_that_is_missing_is_named(client: TestClient, tmp_path: Path) -> None:
-    document = problem(client.get("/metrics", headers=bearer(tmp_path, "build")), 403)
+def test_a_scope_that_is_missing_is_named(client: TestClient, state_dir: Path) -> None:
+    document = problem(client.get("/metrics", headers=bearer(state_dir, "build")), 403)
     assert document["type"] == "urn:caisson:problem:scope-missing"
     assert "'test' has not the scope read" in document["detail"]
 
 
-def test_a_limited_token_does_not_read_what_tells_of_all(client: TestClient, tmp_path: Path) -> None:
-    headers = bearer(tmp_path, "read", images=["team/*"])
+def test_a_limited_token_does_not_read_what_tells_of_all(client: TestClient, state_dir: Path) -> None:
+    headers = bearer(state_dir, "read", images=["team/*"])
     assert problem(client.get("/metrics", headers=headers), 403)["type"] == "urn:caisson:problem:token-limited"
 
 
@@ -126,21 +134,24 @@ def test_a_token_may_ask_so_often_and_another_is_not_held_up(tmp_path: Path) -> 
     assert client.get("/metrics", headers=second).status_code == 200
 
 
-def test_who_guesses_tokens_is_slowed_down(client: TestClient) -> None:
+def test_who_guesses_tokens_is_slowed_down(tmp_path: Path) -> None:
+    client = TestClient(create_app(settings_of(tmp_path)), base_url="http://127.0.0.1")
     answers = [client.get("/metrics", headers={"Authorization": "Bearer x"}).status_code for _ in range(60)]
     assert set(answers[:20]) == {401}
     assert 429 in answers[20:]
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: TestClient, tmp_path: Path) -> None:
-    headers = {**bearer(tmp_path, "build"), "Content-Type": "application/json"}
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: TestClient, state_dir: Path) -> None:
+    headers = {**bearer(state_dir, "build"), "Content-Type": "application/json"}
     announced = client.post("/api/builds", content=b"{}", headers={**headers, "Content-Length": str(MOST_BODY + 1)})
     problem(announced, 413)
+    flowing = client.post("/api/builds", content=iter([b"x" * 65536] * 8), headers=headers)
+    problem(flowing, 413)
     for length in ("-1", "x"):
         problem(client.post("/api/builds", content=b"{}", headers={**headers, "Content-Length": length}), 413)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_a_body_that_a_form_can_send_is_refused(client: TestClient, tmp_path: Path, kind: str) -> None:
-    headers = {**bearer(tmp_path, "build"), "Content-Type": kind}
+def test_a_body_that_a_form_can_send_is_refused(client: TestClient, state_dir: Path, kind: str) -> None:
+    headers = {**bearer(state_dir, "build"), "Content-Type": kind}
     problem(client.post("/api/builds", content=b"{}", headers=headers), 415)

@@ -16,7 +16,15 @@ from caisson.engine import EngineInfo
 from caisson.settings import Settings, load_settings
 from deployments.cli_doctor import item_lines
 from deployments.doctor import diagnose, has_problem
-from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, HostFacts, Item, ServiceFacts
+from deployments.doctor.facts import (
+    BuilderFacts,
+    BuilderImageFacts,
+    FileFacts,
+    GatewayFacts,
+    HostFacts,
+    Item,
+    ServiceFacts,
+)
 from deployments.doctor.gather import gather
 from deployments.doctor.settings_table import settings_rows
 
@@ -67,6 +75,7 @@ HEALTHY = HostFacts(
     builders=(BuilderFacts("caisson-build-1", NOW + timedelta(minutes=5)),),
     known_hosts=FileFacts("/etc/known", True, "file", 0o644, readable=True, size=100),
     service=SERVICE,
+    gateway=GatewayFacts("http://127.0.0.1:4280", answers=True, tokens=2),
     installed_at=NOW - timedelta(days=30),
 )
 
@@ -130,6 +139,23 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
             "monitor-disk",
         ),
         ({"disk_looked": None}, "disk monitor", "warning", "not been looked at yet", "monitor-disk"),
+        (
+            {"gateway": GatewayFacts("http://[::1]:4280")},
+            "API",
+            "problem",
+            "does not answer at http://[::1]",
+            "gateway.log",
+        ),
+        (
+            {
+                "settings": settings(gateway_host="0.0.0.0"),
+                "gateway": GatewayFacts("http://127.0.0.1:4280", answers=True),
+            },
+            "API",
+            "warning",
+            "without TLS",
+            "127.0.0.1",
+        ),
         ({"prunes_overdue": NOW}, "prunes", "warning", "twice its interval, which is 6 hours", "prune-images"),
         ({"docker_disk": replace(DISK, free_bytes=14 * GIB)}, "disk pressure", "warning", "fills up", "--attribution"),
         ({"docker_disk": replace(DISK, free_bytes=5 * GIB)}, "disk pressure", "problem", "no build", "--attribution"),

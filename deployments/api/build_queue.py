@@ -1,0 +1,105 @@
+"""How builds get into the queue, which is Prefect's scheduled flow runs, and where in it they stand."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from caisson.errors import ServiceUnreachable
+from caisson.request import BuildRequest
+from caisson.tokens import TokenRecord
+from deployments.api.build_view import QueuePlace
+from deployments.api.problems import Problem
+from deployments.names import BUILD_FLOW
+from deployments.prefect_api import PrefectApi
+from deployments.trigger import trigger_build
+
+_PAGE = 200
+_MOST_PAGES = 25
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """The run of a build that was asked for; ``joined``: it had been asked for before."""
+
+    flow_run_id: str
+    joined: bool
+
+
+def enqueue(api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRecord, key: str) -> Enqueued:
+    """Ask for a build; raises ``ServiceUnreachable``, ``RequestInvalid``, ``Problem``.
+
+    ``key`` is the caller's Idempotency-Key, which counts for the caller's own token; empty: a new build.
+    """
+    parameters = {"request": request.model_dump(mode="json")}
+    deployment = f"{BUILD_FLOW}/{host}"
+    own_key = _own_key(token, key)
+    if key and (earlier := _find(api, own_key)) is not None:
+        # draft-ietf-httpapi-idempotency-key-header, 2.6: a key with another payload is an error.
+        if earlier["parameters"] != parameters:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "Idempotency-Key: it was used before, for another request; take a new one.",
+                kind="key-reused",
+                errors=[("Idempotency-Key", "was used for another request")],
+            )
+        return Enqueued(str(earlier["id"]), joined=True)
+    try:
+        return Enqueued(
+            trigger_build(api, parameters, deployment=deployment, idempotency_key=own_key or uuid.uuid4().hex),
+            joined=False,
+        )
+    except ServiceUnreachable as error:
+        if "has no deployment" in error.message:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"host: no Caisson of the name {host!r} has been up; without it, builds go to the API's own host.",
+                kind="host-unknown",
+                errors=[("host", "is not known")],
+            ) from None
+        raise
+
+
+def _own_key(token: TokenRecord, key: str) -> str:
+    # Two callers may take the same word, and neither may find the other's build by it.
+    return f"api-{token.id}-{hashlib.sha256(key.encode()).hexdigest()}" if key else ""
+
+
+def _find(api: PrefectApi, key: str) -> Mapping[str, Any] | None:
+    found = api.post("/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [key]}}, "limit": 1})
+    return found[0] if found else None
+
+
+def queue_places(api: PrefectApi) -> dict[str, QueuePlace]:
+    """The place of every queued build, by its ID; raises ``ServiceUnreachable``."""
+    waiting: dict[str, int] = {}
+    places: dict[str, QueuePlace] = {}
+    for page in range(_MOST_PAGES):
+        runs = api.post(
+            "/flow_runs/filter",
+            {
+                "flows": {"name": {"any_": [BUILD_FLOW]}},
+                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+                "sort": "NEXT_SCHEDULED_START_TIME_ASC",
+                "limit": _PAGE,
+                "offset": page * _PAGE,
+            },
+        )
+        for run in runs:
+            queue = str(run.get("work_queue_name") or "")
+            ahead = waiting.get(queue, 0)
+            waiting[queue] = ahead + 1
+            places[str(run["id"])] = QueuePlace(ahead=ahead, reason=_reason(ahead))
+        if len(runs) < _PAGE:
+            break
+    return places
+
+
+def _reason(ahead: int) -> str:
+    if not ahead:
+        return "waits: it is the next one"
+    return f"waits: {ahead} {'build' if ahead == 1 else 'builds'} ahead"
