@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import unquote
 
@@ -181,6 +181,19 @@ def is_full_sha(ref: str) -> bool:
     return _FULL_SHA.fullmatch(ref) is not None
 
 
+def check_commit(text: str, ref: str) -> str:
+    """A full commit SHA, which the ref must not contradict; raises ``ValueError``.
+
+    >>> check_commit("A" * 40, "main") == "a" * 40
+    True
+    """
+    if not is_full_sha(text):
+        raise ValueError(f"{text[:80]!r} is not a full commit SHA of 40 or 64 hexadecimal digits")
+    if is_full_sha(ref) and ref.lower() != text.lower():
+        raise ValueError(f"is another than the ref, {ref[:80]!r}; leave one of them out")
+    return text.lower()
+
+
 @dataclass(frozen=True)
 class RemoteRefs:
     """What ``git ls-remote --symref`` said: full ref names to commits, and annotated tags to their own objects."""
@@ -260,6 +273,13 @@ def choose_commit(remote: RemoteRefs, ref: str) -> Chosen:
         hint=f"Did you mean {' or '.join(near)}?" if near else "Check its spelling, and that it is pushed.",
         details={"near": near},
     )
+
+
+def pin_commit(chosen: Chosen, commit: str) -> Chosen:
+    """The ref as it was chosen, and with it its tags, but of the very ``commit``; unchanged where that is empty."""
+    if not commit or chosen.sha == commit:
+        return chosen
+    return replace(chosen, sha=commit, fetch_object="")
 
 
 def _choose_head(remote: RemoteRefs) -> Chosen:

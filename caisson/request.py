@@ -99,6 +99,12 @@ class BuildRequest(BaseModel):
         description="Name of the secret that holds a token or an SSH key, for a private repository",
         max_length=128,
     )
+    commit: str = Field(
+        "",
+        title="Commit",
+        description="Full SHA to build, whatever the ref means by then; the ref still gives the tags",
+        max_length=64,
+    )
     context: str = Field("", title="Context", description="Subdirectory of the repository to build in", max_length=1024)
     dockerfile: str = Field(
         "", title="Dockerfile", description="Path below the context; empty: Dockerfile", max_length=1024

@@ -24,6 +24,7 @@ from pydantic_settings import (
 from caisson.bindings import HostBinding
 from caisson.disk_limits import Bound, DiskLimits, parse_limits
 from caisson.errors import SettingsInvalid
+from caisson.queueing import Supersede
 from caisson.reference import Repository, parse_reference
 from caisson.retention.policy import RetentionPolicy
 from caisson.sizes import format_size, parse_size
@@ -158,7 +159,17 @@ class Settings(BaseSettings):
         description="`postgresql+asyncpg://…` for more than a few builds at once; empty: SQLite",
         repr=False,
     )
-    concurrency: int = Field(3, description="Runs at once on this host", ge=1, le=256)
+    concurrency: int = Field(3, description="Builds at once on this host", ge=1, le=256)
+    repository_concurrency: int = Field(
+        0, description="Builds of one repository at once on this host; 0: no limit of their own", ge=0, le=256
+    )
+    supersede: Supersede = Field(
+        "queued",
+        description="Which older builds of a branch a newer push cancels: `queued`, `running` ones too, or `off`",
+    )
+    build_attempts: int = Field(
+        2, description="Tries of a build whose engine or network failed, each with a new builder", ge=1, le=5
+    )
     fork_server: bool = Field(True, description="Start runs from a warm process (0.7 s instead of 2 s)")
     drain_seconds: float = Field(20, description="How long running builds may go on after SIGTERM", ge=0)
     poll_seconds: float = Field(10, description="Safety poll of the worker; runs are picked up by events", gt=0)

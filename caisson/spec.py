@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from caisson.bindings import git_credential_problem, is_git_credential
 from caisson.errors import CaissonError, RequestInvalid
-from caisson.git import RepositoryURL, check_ref, parse_repository_url
+from caisson.git import RepositoryURL, check_commit, check_ref, parse_repository_url
 from caisson.git_hosts import host_problem
 from caisson.reference import Repository, parse_reference, parse_repository
 from caisson.request import Builder, BuildRequest, TagRules
@@ -62,6 +62,7 @@ class BuildSpec:
 
     repository_url: RepositoryURL
     ref: str
+    commit: str
     image: Repository
     tags: TagRules
     push: bool
@@ -117,6 +118,7 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
     fields = _Fields()
     url = fields.take("repository_url", lambda: _url(request.repository_url, settings))
     ref = fields.take("ref", lambda: check_ref(request.ref) if request.ref else "")
+    commit = fields.take("commit", lambda: check_commit(request.commit, ref or "") if request.commit else "")
     image = fields.take("image", lambda: parse_repository(request.image))
     context = fields.take("context", lambda: _relative_path(request.context))
     dockerfile = fields.take("dockerfile", lambda: _relative_path(request.dockerfile))
@@ -159,6 +161,7 @@ def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
     return BuildSpec(
         repository_url=url,
         ref=ref or "",
+        commit=commit or "",
         image=image,
         tags=request.tags,
         push=request.push,

@@ -75,6 +75,15 @@ def build(
             rich_help_panel=_SOURCE,
         ),
     ] = "",
+    commit: Annotated[
+        str,
+        typer.Option(
+            "--commit",
+            metavar="SHA",
+            help="Full SHA to build, whatever the ref means by then; the ref still gives the tags.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = "",
     git_credentials: Annotated[
         str,
         typer.Option(

@@ -38,6 +38,7 @@ def request_data(options: Options) -> dict[str, Any]:
     return {
         "repository_url": options["url"],
         "ref": options["ref"],
+        "commit": options["commit"],
         "image": options["image"],
         "tags": _tags(options),
         "push": options["push"],

@@ -72,6 +72,10 @@ class PrefectApi:
         """POST; only for what may be repeated: queries, and creation with an idempotency key."""
         return self._call("POST", path, body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH; what it sets may be set again."""
+        return self._call("PATCH", path, body)
+
     def _call(self, method: str, path: str, body: Any) -> Any:
         payload = None if body is None else json.dumps(body)
         deadline = time.monotonic() + BUSY_SECONDS

@@ -83,18 +83,27 @@ def trigger_build(
     Raises ``ServiceUnreachable`` when the deployment is not there, ``RequestInvalid`` when its schema refuses the
     parameters.
     """
-    deployment_id = _deployment_id(api, deployment)
-    body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    # Always with a key: the request may be sent again, after an answer that was lost.
-    body["idempotency_key"] = idempotency_key or uuid.uuid4().hex
+    key = idempotency_key or uuid.uuid4().hex
+    return FlowRunId(create_run(api, deployment_id_of(api, deployment), parameters, idempotency_key=key)["id"])
+
+
+def create_run(
+    api: PrefectApi, deployment_id: str, parameters: dict[str, Any], *, idempotency_key: str, **details: Any
+) -> dict[str, Any]:
+    """Create a run as ``trigger_build`` does and return it; ``details`` are further fields, such as ``tags``.
+
+    Always with a key: the request may be sent again, after an answer that was lost.
+    """
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "idempotency_key": idempotency_key, **details}
     try:
-        return FlowRunId(api.post(f"/deployments/{deployment_id}/create_flow_run", body)["id"])
+        run: dict[str, Any] = api.post(f"/deployments/{deployment_id}/create_flow_run", body)
     except ServiceUnreachable as error:
         if error.details.get("status") in (409, 422):
             raise RequestInvalid(
                 f"The build request is invalid: {error.details['answer']}", details=error.details
             ) from None
         raise
+    return run
 
 
 def run_state(api: PrefectApi, flow_run_id: FlowRunId) -> RunChanged:
@@ -244,7 +253,8 @@ class _Follower:
         )
 
 
-def _deployment_id(api: PrefectApi, deployment: str) -> str:
+def deployment_id_of(api: PrefectApi, deployment: str) -> str:
+    """The ID of a deployment (``build-image/<host>``); raises ``ServiceUnreachable`` when it is not there."""
     flow, _, host = deployment.partition("/")
     try:
         return str(api.get(f"/deployments/name/{quote(flow, safe='')}/{quote(host, safe='')}")["id"])

@@ -18,6 +18,7 @@ TYPED: dict[str, Any] = {
     "push": False,
     "label": None,
     "ref": "",
+    "commit": "",
     "git_credentials": "",
     "submodules": False,
     "lfs": False,

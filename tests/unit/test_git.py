@@ -10,7 +10,15 @@ import pytest
 
 import caisson.git
 from caisson.errors import RefNotFound
-from caisson.git import RemoteRefs, check_ref, choose_commit, parse_ls_remote, parse_repository_url
+from caisson.git import (
+    RemoteRefs,
+    check_commit,
+    check_ref,
+    choose_commit,
+    parse_ls_remote,
+    parse_repository_url,
+    pin_commit,
+)
 
 ALL = ("https", "http", "ssh", "git")
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
@@ -337,3 +345,26 @@ def test_no_pattern_takes_long_on_a_hostile_url() -> None:
         with suppress(ValueError):
             parse_repository_url(text, ALL)
     assert time.process_time() - begin < 0.5
+
+
+@pytest.mark.parametrize("text", ["main", "abcdef0", "g" * 40, "a" * 41, f"-{'a' * 39}", f"{'a' * 40}\n"])
+def test_a_commit_is_a_full_sha(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a full commit SHA"):
+        check_commit(text, "main")
+
+
+def test_a_commit_and_a_ref_that_is_another_contradict_each_other() -> None:
+    assert check_commit("B" * 40, "b" * 40) == "b" * 40
+    with pytest.raises(ValueError, match="is another than the ref"):
+        check_commit("b" * 40, "a" * 40)
+
+
+def test_a_pinned_commit_is_built_as_what_its_ref_is() -> None:
+    tag = choose_commit(parse_ls_remote(LS_REMOTE), "v1.0")
+    pinned = pin_commit(tag, "c" * 40)
+    assert (pinned.sha, pinned.kind, pinned.name, pinned.fetch_ref) == ("c" * 40, "tag", "v1.0", tag.fetch_ref)
+    # The tag's own object would bring the commit that the tag means now.
+    assert tag.fetch_object
+    assert not pinned.fetch_object
+    assert pin_commit(tag, "") is tag
+    assert pin_commit(tag, tag.sha) is tag

@@ -95,6 +95,8 @@ def test_every_wrong_field_is_named_not_only_the_first(settings: Settings) -> No
         ("repository_url", "https://user:secret@host/a"),
         ("repository_url", ""),
         ("ref", "--upload-pack=x"),
+        ("commit", "abcdef0"),
+        ("commit", "main"),
         ("ref", "-x"),
         ("ref", "a..b"),
         ("ref", "a b"),

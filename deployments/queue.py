@@ -1,0 +1,178 @@
+"""How builds get into the queue, which is Prefect's scheduled flow runs: nothing of a build is kept elsewhere.
+
+- A request that equals one that waits joins it. One that names its whole commit joins also one that runs.
+- Of pushes to one branch the newest is built: an older one that waits is cancelled, and told by which.
+
+What this needs to know of a run is in its tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from caisson.git import is_full_sha, parse_repository_url
+from caisson.queueing import PRIORITY_TAG, SHIFT, Priority, Supersede, priority_of
+from caisson.request import BuildRequest
+from caisson.spec import parse_request
+from deployments.prefect_api import PrefectApi
+from deployments.trigger import PAGE, FlowRunId, create_run, deployment_id_of
+
+REQUEST_TAG = "caisson:request="
+BRANCH_TAG = "caisson:branch="
+KEY_TAG = "caisson:key="
+ASKED_LABEL = "caisson.asked"
+_ENDED_LATELY = timedelta(hours=2)
+_WAITS = ("SCHEDULED",)
+_GOES_ON = ("SCHEDULED", "PENDING", "RUNNING")
+_PROTOCOLS = ("https", "http", "ssh", "git")
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """The run of a build that was asked for.
+
+    ``created``: it is a new one. ``joined``: it is that of an equal request; neither: the same key asked before.
+    ``superseded`` are the older runs that it has made needless.
+    """
+
+    flow_run_id: FlowRunId
+    created: bool
+    joined: bool = False
+    superseded: tuple[FlowRunId, ...] = ()
+
+
+def enqueue(
+    api: PrefectApi,
+    request: dict[str, Any],
+    *,
+    deployment: str,
+    idempotency_key: str = "",
+    priority: Priority = Priority.NORMAL,
+    supersede: bool = False,
+    superseding: Supersede = "queued",
+    tags: Sequence[str] = (),
+) -> Enqueued:
+    """Ask for a build by a deployment (``build-image/<host>``).
+
+    The same ``idempotency_key`` gives the same run again. ``supersede`` says that the build is of a push, which makes
+    older ones of its repository, ref and image needless; ``superseding`` which of them: see ``CAISSON_SUPERSEDE``.
+
+    Raises ``ServiceUnreachable`` when the deployment is not there, ``RequestInvalid`` when the request is not one.
+    """
+    asked = parse_request(request)
+    target = deployment_id_of(api, deployment)
+    if idempotency_key and (earlier := _by_key(api, idempotency_key)):
+        return Enqueued(FlowRunId(earlier["id"]), created=False)
+    parameters = {"request": asked.model_dump(mode="json")}
+    equal = _tag(REQUEST_TAG, target, parameters)
+    superseding = superseding if supersede else "off"
+    marks = [equal, f"{PRIORITY_TAG}{priority.value}", *tags]
+    if superseding != "off":
+        marks.append(_branch_tag(target, asked))
+    run, created = _find_equal(api, equal, asked), False
+    if run is None:
+        key = idempotency_key or _key(api, equal)
+        # A second one that was asked for at the same moment has the same key, and gets the same run.
+        run, created = _create(api, target, parameters, key, marks)
+    else:
+        _join(api, run, priority, idempotency_key)
+    superseded = _supersede(api, run, marks[-1], superseding) if superseding != "off" else ()
+    return Enqueued(FlowRunId(run["id"]), created, joined=not created, superseded=superseded)
+
+
+def _tag(prefix: str, *parts: object) -> str:
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{prefix}{digest[:24]}"
+
+
+def _branch_tag(target: str, asked: BuildRequest) -> str:
+    try:
+        repository = parse_repository_url(asked.repository_url, _PROTOCOLS).canonical()
+    except ValueError:
+        repository = asked.repository_url
+    return _tag(BRANCH_TAG, target, repository, asked.ref, asked.image)
+
+
+def _find(
+    api: PrefectApi, *, limit: int = PAGE, states: Iterable[str] = (), tags: Iterable[str] = (), **filters: Any
+) -> list[dict[str, Any]]:
+    conditions: dict[str, Any] = dict(filters)
+    if states:
+        conditions["state"] = {"type": {"any_": list(states)}}
+    if tags:
+        conditions["tags"] = {"all_": list(tags)}
+    body = {"flow_runs": conditions, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+    found: list[dict[str, Any]] = api.post("/flow_runs/filter", body)
+    return found
+
+
+def _by_key(api: PrefectApi, key: str) -> dict[str, Any] | None:
+    found = _find(api, limit=1, idempotency_key={"any_": [key]}) or _find(api, limit=1, tags=[_tag(KEY_TAG, key)])
+    return found[0] if found else None
+
+
+def _find_equal(api: PrefectApi, equal: str, asked: BuildRequest) -> dict[str, Any] | None:
+    # What a branch means may have changed since a build of it began.
+    fixed = bool(asked.commit) or is_full_sha(asked.ref)
+    found = _find(api, states=_GOES_ON if fixed else _WAITS, tags=[equal])
+    return found[-1] if found else None
+
+
+def _key(api: PrefectApi, equal: str) -> str:
+    """A key that all who ask for the same at this moment come to, and none who asks after that build has begun."""
+    now = datetime.now(UTC)
+    latest = _find(api, limit=1, tags=[equal], expected_start_time={"after_": (now - _ENDED_LATELY).isoformat()})
+    return f"{equal}/after/{latest[0]['id'] if latest else now.strftime('%Y-%m-%dT%H')}"
+
+
+def _create(
+    api: PrefectApi, target: str, parameters: dict[str, Any], key: str, tags: Sequence[str]
+) -> tuple[dict[str, Any], bool]:
+    mine = uuid.uuid4().hex
+    run = create_run(
+        api,
+        target,
+        parameters,
+        idempotency_key=key,
+        tags=list(tags),
+        labels={ASKED_LABEL: mine},
+        name=parameters["request"]["image"],
+    )
+    return run, (run.get("labels") or {}).get(ASKED_LABEL) == mine
+
+
+def _join(api: PrefectApi, run: dict[str, Any], priority: Priority, key: str) -> None:
+    """What the run has to know of who joins it: the higher priority counts, and their key means this run."""
+    tags = [tag for tag in run["tags"] if not tag.startswith(PRIORITY_TAG)]
+    tags.append(f"{PRIORITY_TAG}{min(priority, priority_of(run['tags']), key=SHIFT.__getitem__).value}")
+    if key:
+        tags.append(_tag(KEY_TAG, key))
+    if set(tags) != set(run["tags"]):
+        api.patch(f"/flow_runs/{run['id']}", {"tags": tags})
+
+
+def _supersede(api: PrefectApi, run: dict[str, Any], branch: str, superseding: Supersede) -> tuple[FlowRunId, ...]:
+    states = _GOES_ON if superseding == "running" else _WAITS
+    older = [
+        other
+        for other in _find(api, states=states, tags=[branch])
+        if (other["created"], other["id"]) < (run["created"], run["id"])
+    ]
+    for other in older:
+        _cancel(api, other["id"], f"A newer push to this branch is built instead, by run {run['id']}.")
+    return tuple(FlowRunId(other["id"]) for other in older)
+
+
+def _cancel(api: PrefectApi, run: str, why: str) -> None:
+    # Prefect itself tells one that still waits from one that a worker has just taken.
+    asked = {"state": {"type": "CANCELLING", "name": "Cancelling", "message": why}}
+    state = (api.post(f"/flow_runs/{run}/set_state", asked) or {}).get("state") or {}
+    if state.get("type") == "CANCELLED":
+        ended = {"type": "CANCELLED", "name": "Cancelled", "message": why}
+        api.post(f"/flow_runs/{run}/set_state", {"state": ended, "force": True})
