@@ -1,7 +1,7 @@
 """What dead builds left on the engine and may be reaped, and what may be a live one's. Pure.
 
 A builder goes when its flow run is dead by Prefect's word *and* its deadline is past; the name of an image under
-construction when no builder stands for it any more and no build can last so long. What Prefect was not asked about, or
+construction when no builder stands for it any more. What Prefect was not asked about, or
 did not answer, is left alone. So is all that a living process of this host holds a lease for: the kernel's word.
 """
 
@@ -78,19 +78,18 @@ def judge_names(
     builders: Collection[ContainerInfo],
     *,
     held: Collection[str],
-    longest: timedelta,
     now: datetime,
 ) -> list[Reaping]:
     """Whether names of images under construction are reaped; nothing is said of other names.
 
     They tell no flow run, but a live build has its builder from before its image has a name until after all tags are
     set, and its lease until the last push. So ``images`` must have been listed before ``builders`` and leases, or a
-    build that began in between would seem to have none. An image that is younger than the ``longest`` time of a build
-    is left alone all the same: there is no hurry.
+    build that began in between would seem to have none. An image that was made within the last minute is left alone
+    all the same: there is no hurry.
     """
     there = {builder.name for builder in builders}
     return [
-        _judge_name(tag, build, image, there=there, held=held, longest=longest, now=now)
+        _judge_name(tag, build, image, there=there, held=held, now=now)
         for image in images
         for tag in image.tags
         if (build := build_under_construction(tag))
@@ -104,7 +103,6 @@ def _judge_name(
     *,
     there: Collection[str],
     held: Collection[str],
-    longest: timedelta,
     now: datetime,
 ) -> Reaping:
     if container_name(build) in held:
@@ -113,6 +111,6 @@ def _judge_name(
         return Reaping(tag, False, "has-builder", "its builder is there")
     if not image.created.isdigit():
         return Reaping(tag, False, "no-age", "the engine does not tell how old it is")
-    if now - datetime.fromtimestamp(int(image.created), UTC) <= longest:
-        return Reaping(tag, False, "not-overdue", "a build can last longer than it is old")
-    return Reaping(tag, True, "no-builder", "its builder is gone, and no build lasts so long")
+    if now - datetime.fromtimestamp(int(image.created), UTC) <= _OVERDUE:
+        return Reaping(tag, False, "not-overdue", "it was made just now")
+    return Reaping(tag, True, "no-builder", "its builder is gone")

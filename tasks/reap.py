@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect import task
@@ -30,7 +30,7 @@ from caisson.settings import Settings
 from tasks.step import run_logger
 
 # Listing images costs the containerd store 5 ms each, and the worker's reaper is called every few seconds.
-_NAMES_EVERY_SECONDS = 600.0
+_NAMES_EVERY_SECONDS = 60.0
 MOST_RUNS = 200
 """The largest answer that Prefect gives; a run that is cut off would seem to be gone."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -122,11 +122,10 @@ class Reaper:
         if time.monotonic() < self._names_due:
             return []
         self._names_due = time.monotonic() + _NAMES_EVERY_SECONDS
-        longest = timedelta(minutes=self.settings.max_timeout_minutes, seconds=self.settings.deadline_grace_seconds)
         # In this order; judge_names says why.
         images = engine.list_images(repository=REPOSITORY_UNDER_CONSTRUCTION)
         builders = find_builders(engine)
-        reaped = self._reaped(lambda held: judge_names(images, builders, held=held, longest=longest, now=now))
+        reaped = self._reaped(lambda held: judge_names(images, builders, held=held, now=now))
         return remove_references(engine, reaped)
 
     def _reaped(self, judge: Callable[[Collection[str]], Iterable[Reaping]]) -> list[str]:

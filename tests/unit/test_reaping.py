@@ -11,7 +11,6 @@ from caisson.plan import container_name, reference_under_construction
 from caisson.reaping import Reaping, Word, judge_builder, judge_names
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
-LONGEST = timedelta(hours=4)
 DEAD, LIVE = "0123456789ab", "ba9876543210"
 RUN = "00000000-0000-0000-0000-000000000001"
 
@@ -82,7 +81,7 @@ def _image(*tags: str, age: timedelta = timedelta(days=1), created: str = "") ->
 
 def _names(*images: ImageInfo, held: tuple[str, ...] = ()) -> dict[str, tuple[bool, str]]:
     builder = ContainerInfo(ContainerID("c"), container_name(LIVE), "created", {})
-    return {found.name: verdict(found) for found in judge_names(images, [builder], held=held, longest=LONGEST, now=NOW)}
+    return {found.name: verdict(found) for found in judge_names(images, [builder], held=held, now=NOW)}
 
 
 def test_only_the_name_of_a_build_without_a_builder_goes() -> None:
@@ -100,8 +99,8 @@ def test_a_name_that_a_living_process_holds_a_lease_for_stays() -> None:
 
 def test_the_name_of_a_young_image_stays() -> None:
     dead = reference_under_construction(DEAD)
-    assert _names(_image(dead, age=LONGEST)) == {dead: (False, "not-overdue")}
-    assert _names(_image(dead, age=LONGEST + timedelta(seconds=1))) == {dead: (True, "no-builder")}
+    assert _names(_image(dead, age=timedelta(minutes=1))) == {dead: (False, "not-overdue")}
+    assert _names(_image(dead, age=timedelta(minutes=1, seconds=1))) == {dead: (True, "no-builder")}
     for created in ("2029-01-01T00:00:00Z", "-1", "0.5"):
         assert _names(_image(dead, created=created)) == {dead: (False, "no-age")}
 
