@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from caisson.engine import ContainerID, ContainerInfo, EngineEvent, EngineInfo, ImageID, ImageInfo, Layer
+from caisson.engine import (
+    ContainerID,
+    ContainerInfo,
+    EngineDescription,
+    EngineEvent,
+    EngineInfo,
+    ImageID,
+    ImageInfo,
+    Layer,
+)
 
 Answer = Mapping[str, Any]
 
@@ -35,6 +44,16 @@ def engine_info(info: Answer, version: Answer) -> EngineInfo:
         platform=f"{version['Os']}/{version['Arch']}" if version.get("Os") and version.get("Arch") else "",
         insecure_registries=_insecure_registries(info.get("RegistryConfig") or {}),
     )
+
+
+def engine_description(
+    info: Answer, version: Answer, bridge: Answer | None, volumes: Answer | None
+) -> EngineDescription:
+    """From ``GET /info``, ``/version``, ``/networks/bridge`` and ``/volumes``, where it gave the last two."""
+    options = None
+    if volumes is not None:
+        options = {str(row["Name"]): dict(row.get("Options") or {}) for row in volumes.get("Volumes") or ()}
+    return EngineDescription(info, version, bridge, options)
 
 
 def inspected_container(raw: Answer) -> ContainerInfo:

@@ -16,6 +16,7 @@ from caisson import docker_answers as answers
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
+    EngineDescription,
     EngineEvent,
     EngineInfo,
     ImageID,
@@ -89,6 +90,19 @@ class DockerEngine:
         with self._errors("describe itself"):
             info, version = self._api.info(), self._api.version()
         return answers.engine_info(info, version)
+
+    def describe(self) -> EngineDescription:
+        with self._errors("describe itself"):
+            info, version = self._api.info(), self._api.version()
+            try:
+                bridge = self._api.inspect_network("bridge")
+            except APIError:
+                bridge = None
+            try:
+                volumes = self._api.volumes()
+            except APIError:
+                volumes = None
+        return answers.engine_description(info, version, bridge, volumes)
 
     def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
         with self._errors(f"create the container {name}"):

@@ -139,10 +139,29 @@ class PushProgress:
     total: int = 0
 
 
+@dataclass(frozen=True)
+class EngineDescription:
+    """The engine's own answers, for checks of how it is set up: ``GET /info``, ``/version``, ``/networks/bridge`` and
+    ``/volumes``.
+
+    ``bridge`` is the default bridge, None where there is none or the engine did not tell. ``volumes`` are the driver's
+    options by the volume's name, None where it did not tell; they may hold a share's password.
+    """
+
+    info: Mapping[str, Any]
+    version: Mapping[str, Any]
+    bridge: Mapping[str, Any] | None = None
+    volumes: Mapping[str, Mapping[str, str]] | None = field(default=None, repr=False)
+
+
 class Engine(Protocol):
     """A container engine. All calls block; one object serves one thread at a time, except ``remove_container``."""
 
     def info(self) -> EngineInfo: ...
+
+    def describe(self) -> EngineDescription:
+        """What it says of its own set-up, unread."""
+        ...
 
     def create_container(self, name: str, body: Mapping[str, Any]) -> ContainerID:
         """Create from a Docker API body (``POST /containers/create``), with nothing added to it.

@@ -30,6 +30,7 @@ from caisson.retention.policy import RetentionPolicy
 from caisson.sizes import format_size, parse_size
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ACCEPTED = re.compile(r"[a-z][a-z0-9-]*(?:@[^@\s]+)?")
 _TAKEN_NAMES = frozenset({"shared", "any", "default"})
 
 
@@ -88,6 +89,13 @@ def _frontends(value: tuple[str, ...]) -> tuple[str, ...]:
         reference = parse_reference(text)
         if reference.tag is None and reference.digest is None:
             raise ValueError(f"{text!r} has neither a tag nor a digest, and old versions read files in another way")
+    return value
+
+
+def _accepted(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        if not _ACCEPTED.fullmatch(text):
+            raise ValueError(f"{text[:80]!r} is no rule of the audit, nor rule@container-name-pattern")
     return value
 
 
@@ -297,6 +305,22 @@ class Settings(BaseSettings):
     )
     prune_on_pressure: bool = Field(
         True, description="Prune at once when Docker's disk is under pressure, and again while it stays so"
+    )
+    audit_seconds: int = Field(
+        86_400,
+        description="How often this host is audited, once a day by default; 0: never on a schedule. It acts when it is "
+        "changed: a schedule that was edited in Prefect stays",
+        ge=0,
+        le=2_592_000,
+    )
+    audit_accept: Annotated[tuple[str, ...], AfterValidator(_accepted)] = Field(
+        (),
+        description='Findings of the audit that are accepted, as `["icc", "memory@web-*"]`: a rule, or a rule and a '
+        "pattern of container names. They are shown as accepted, never hidden",
+    )
+    engine_config: AbsolutePath = Field(
+        Path("/etc/docker/daemon.json"),
+        description="The engine's daemon.json as this host sees it, for what its API does not tell",
     )
     metrics_dir: str = Field(
         "", description="Directory for node_exporter's text files; empty: `metrics` in the state directory"

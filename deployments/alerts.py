@@ -1,4 +1,4 @@
-"""Alerts: an automation of Prefect on the events of disk and prunes, and the block that says where they go.
+"""Alerts: an automation of Prefect on the events of disk, prunes and audit, and the block that says where they go.
 
 The address of a webhook is a secret (whoever has it can post there), so it is in a block, which Prefect encrypts, and
 nowhere else: not in the automation, not in a setting, not in a command's arguments.
@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
+from caisson.audit.events import FINDING_EVENT
 from caisson.disk_events import EVENT_NAMES, host_resource
 from caisson.errors import RequestInvalid, ServiceUnreachable
 from caisson.prune_events import ALERTED
@@ -71,11 +72,11 @@ def set_alert(
             if kind == "webhook"
             else SendNotification(block_document_id=document, subject=_SUBJECT, body=_BODY)
         )
-        told = (*EVENT_NAMES, *ALERTED)
+        told = (*EVENT_NAMES, *ALERTED, FINDING_EVENT)
         events = [event for event in told if on_forecast or event != "caisson.disk.forecast"]
         automation = AutomationCore(
             name=f"{_PREFIX}{name}",
-            description=f"Caisson's alert about Docker's disk and prunes, by {kind}.",
+            description=f"Caisson's alert about Docker's disk, prunes and audit, by {kind}.",
             enabled=True,
             trigger=EventTrigger(
                 expect={*events, f"{TEST_EVENT}.{name}"},

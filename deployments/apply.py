@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +16,9 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from caisson.settings import Settings
-from deployments.care_schedule import apply_schedule, monitor_schedule, prune_schedule
+from deployments.care_schedule import CareSchedule, apply_schedule, audit_schedule, monitor_schedule, prune_schedule
 from deployments.names import ANY_HOST, POOL, SHARED_QUEUE, care_queue, host_queue
+from flows.audit_host import audit_host
 from flows.build_image import build_image
 from flows.monitor_disk import monitor_disk
 from flows.prune_images import prune_images
@@ -36,7 +38,12 @@ def apply_deployments(settings: Settings) -> list[str]:
     ensure_work_pool(settings)
     names = [apply_flow(flow, settings) for flow in FLOWS]
     names += [apply_flow(flow, settings, host=ANY_HOST, queue=SHARED_QUEUE) for flow in FLOWS]
-    for flow, schedule in ((monitor_disk, monitor_schedule), (prune_images, prune_schedule)):
+    care: tuple[tuple[Flow[..., Any], Callable[[Settings], CareSchedule]], ...] = (
+        (monitor_disk, monitor_schedule),
+        (prune_images, prune_schedule),
+        (audit_host, audit_schedule),
+    )
+    for flow, schedule in care:
         existed = deployment_exists(flow, settings)
         names.append(apply_flow(flow, settings, queue=care_queue(settings.host_name)))
         apply_schedule(settings, names[-1], schedule(settings), existed=existed)

@@ -57,6 +57,11 @@ def prune_schedule(settings: Settings) -> CareSchedule:
     return CareSchedule("prune", settings.prune_seconds, {"dry_run": False}, keeps_late=True)
 
 
+def audit_schedule(settings: Settings) -> CareSchedule:
+    """A host that is often down would never be audited either."""
+    return CareSchedule("audit", settings.audit_seconds, keeps_late=True)
+
+
 def apply_schedule(settings: Settings, deployment: str, wanted: CareSchedule, *, existed: bool) -> None:
     """Schedule the deployment where it is new or the setting has changed, and drop runs that nobody made in time."""
     applied = settings.state_dir / f"{wanted.name}-seconds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -139,6 +139,30 @@ def disk(
     from deployments.cli_disk import show_disk
 
     show_disk(load_settings(), attribution=attribution, as_json=as_json)
+
+
+@app.command(
+    cls=Command,
+    epilog="caisson audit\ncaisson audit --fail-on medium\n"
+    """caisson audit --json | jq -r '.findings[] | select(.status == "fail") | .key'""",
+)
+def audit(
+    ctx: typer.Context,
+    fail_on: Annotated[
+        Literal["low", "medium", "high"],
+        typer.Option("--fail-on", help="The exit code is 1 for failures of this severity or above."),
+    ] = "high",
+    as_json: Json = False,
+) -> None:
+    """Check this host's containers, engine and clean-up.
+
+    It tells what is new and what was mended since the last audit. CAISSON_AUDIT_ACCEPT names what is accepted.
+    """
+    invocation(ctx).json = as_json
+    from caisson.settings import load_settings
+    from deployments.cli_audit import run_audit
+
+    raise typer.Exit(run_audit(load_settings(), fail_on=fail_on, as_json=as_json))
 
 
 app.command("prune", cls=Command, epilog=cli_prune.EXAMPLES)(cli_prune.prune)

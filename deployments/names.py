@@ -7,6 +7,7 @@ from caisson.settings import Settings
 BUILD_FLOW = "build-image"
 MONITOR_FLOW = "monitor-disk"
 PRUNE_FLOW = "prune-images"
+AUDIT_FLOW = "audit-host"
 POOL = "caisson"
 """The work pool of all hosts. A worker asks for the queues of its own host and for the shared one, never for others."""
 SHARED_QUEUE = "shared"
@@ -43,6 +44,11 @@ def monitor_deployment(settings: Settings) -> str:
 def prune_deployment(settings: Settings) -> str:
     """The deployment that prunes this host's images."""
     return f"{PRUNE_FLOW}/{settings.host_name}"
+
+
+def audit_deployment(settings: Settings) -> str:
+    """The deployment that audits this host."""
+    return f"{AUDIT_FLOW}/{settings.host_name}"
 
 
 def build_deployment(settings: Settings) -> str:

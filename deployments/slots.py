@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-CARE_FLOWS = 2
-"""The monitor and the prune."""
+CARE_FLOWS = 3
+"""The monitor, the prune and the audit."""
 
 
 class _FlowRun(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -10,6 +9,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import ObjectNotFound
 
 from caisson.untrusted import markdown
+from tasks.artifact_keys import host_key
 
 
 def artifact_key(host: str) -> str:
@@ -18,7 +18,7 @@ def artifact_key(host: str) -> str:
     >>> artifact_key("build_1.Example")
     'disk-build-1-example'
     """
-    return f"disk-{re.sub('[^a-z0-9]+', '-', host.lower()).strip('-')}"
+    return host_key("disk", host)
 
 
 def publish_page(host: str, page: str, summary: str, *, artifact: str, flow_run_id: UUID | None) -> str:

@@ -5,7 +5,6 @@ A failure of either is told, and is none of the prune's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from caisson.prune_markdown import plan_summary, render_plan
 from caisson.prune_picture import RuleBar, plan_bars, prune_picture, report_bars
 from caisson.prune_report_markdown import render_report, report_summary
 from caisson.untrusted import code, markdown
+from tasks.artifact_keys import host_key
 from tasks.prune_run import PruneRun
 from tasks.step import run_logger
 
@@ -30,7 +30,7 @@ def artifact_key(what: str, host: str) -> str:
     >>> artifact_key("plan", "build_1.Example")
     'prune-plan-build-1-example'
     """
-    return f"prune-{what}-{re.sub('[^a-z0-9]+', '-', host.lower()).strip('-')}"
+    return host_key(f"prune-{what}", host)
 
 
 @task(name="publish_plan", task_run_name="publish_plan", cache_policy=NO_CACHE, persist_result=False)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from caisson.audit.care import most_silence
 from caisson.disk_limits import Zone, describe_missing
 from caisson.forecast import format_span
 from deployments.doctor.facts import HostFacts, Item
 from deployments.names import monitor_deployment, prune_deployment
-
-_LEAST_SILENCE = timedelta(minutes=10)
-_SILENT_INTERVALS = 3
 
 
 def pressure(facts: HostFacts) -> Iterator[Item]:
@@ -42,7 +40,7 @@ def monitor(facts: HostFacts) -> Iterator[Item]:
         f"See the runs of {monitor_deployment(settings)} in Prefect, and whether its schedule is paused there; "
         "Prefect → Deployments → monitor-disk → Run looks once."
     )
-    allowed = max(_LEAST_SILENCE, _SILENT_INTERVALS * timedelta(seconds=settings.monitor_seconds))
+    allowed = most_silence(settings.monitor_seconds)
     if looked is None:
         yield Item("disk monitor", "warning", "Docker's disk has not been looked at yet.", fix)
     elif facts.now - looked > allowed:

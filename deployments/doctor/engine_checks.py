@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from caisson.engine import EngineInfo
 from caisson.errors import CaissonError, LimitsNotEnforceable
+from caisson.file_facts import FileFacts
 from caisson.plan import choose_builder
 from caisson.request import Builder
 from caisson.sizes import format_size
-from deployments.doctor.facts import FileFacts, HostFacts, Item
+from deployments.doctor.facts import HostFacts, Item
 
 # 20.10's API; the docker clients in the builder's image speak nothing much older.
 _LEAST_API = (1, 41)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from caisson.disk import DiskUsage
 from caisson.engine import EngineInfo
+from caisson.file_facts import FileFacts
 from caisson.settings import Settings
 
 Status = Literal["ok", "warning", "problem"]
@@ -21,23 +22,6 @@ class Item:
     status: Status
     message: str
     fix: str = ""
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """A file or directory as ``lstat`` and ``access`` tell; ``error`` where it can't be looked at."""
-
-    path: str
-    exists: bool = False
-    kind: Literal["socket", "directory", "file", "other"] = "other"
-    mode: int = 0
-    uid: int = 0
-    gid: int = 0
-    group: str = ""
-    readable: bool = False
-    writable: bool = False
-    size: int = 0
-    error: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import importlib.metadata
 import os
-import stat
 import subprocess
 import urllib.request
 from datetime import UTC, datetime
@@ -20,8 +18,9 @@ from caisson.disk_state import read_state
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import CaissonError, ServiceUnreachable, SettingsInvalid
+from caisson.file_facts import FileFacts, read_file_facts
 from caisson.settings import Settings
-from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, FileFacts, GatewayFacts, HostFacts, ServiceFacts
+from deployments.doctor.facts import BuilderFacts, BuilderImageFacts, GatewayFacts, HostFacts, ServiceFacts
 from deployments.gateway import answers
 from deployments.names import POOL, build_deployment
 from deployments.prefect_api import PrefectApi
@@ -71,8 +70,8 @@ def gather(settings: Settings) -> HostFacts:
         cgroup_files=any(os.access(path, os.R_OK) for path in _CGROUP_FILES),
         no_group=why_no_group(engine_info) if engine_info else "",
         apparmor_profiles=_apparmor_profiles(),
-        seccomp=_file(Path(settings.seccomp_profile)) if settings.seccomp_profile else None,
-        known_hosts=_file(Path(settings.ssh_known_hosts)) if settings.ssh_known_hosts else None,
+        seccomp=read_file_facts(Path(settings.seccomp_profile)) if settings.seccomp_profile else None,
+        known_hosts=read_file_facts(Path(settings.ssh_known_hosts)) if settings.ssh_known_hosts else None,
         service=_service(settings),
         gateway=_gateway(settings),
         installed_at=_installed_at(),
@@ -95,49 +94,14 @@ def _gateway(settings: Settings) -> GatewayFacts:
 
 def _socket(settings: Settings) -> FileFacts:
     try:
-        return _file(Path(settings.docker_socket))
+        return read_file_facts(Path(settings.docker_socket))
     except SettingsInvalid:
         return FileFacts(settings.docker_host)
 
 
-def _file(path: Path) -> FileFacts:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return FileFacts(str(path), error="it does not exist")
-    except OSError as error:
-        return FileFacts(str(path), error=(error.strerror or str(error)).lower())
-    mode = found.st_mode
-    return FileFacts(
-        path=str(path),
-        exists=True,
-        kind="socket"
-        if stat.S_ISSOCK(mode)
-        else "directory"
-        if stat.S_ISDIR(mode)
-        else "file"
-        if stat.S_ISREG(mode)
-        else "other",
-        mode=stat.S_IMODE(mode),
-        uid=found.st_uid,
-        gid=found.st_gid,
-        group=_group_name(found.st_gid),
-        readable=os.access(path, os.R_OK),
-        writable=os.access(path, os.R_OK | os.W_OK),
-        size=found.st_size,
-    )
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
-
-
 def _directory(path: Path) -> FileFacts:
     """A directory that Caisson makes when it is not there: then whether it could is asked of the nearest one above."""
-    found = _file(path)
+    found = read_file_facts(path)
     if found.exists:
         return found
     nearest = next((parent for parent in path.parents if parent.exists()), Path("/"))

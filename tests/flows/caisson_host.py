@@ -82,6 +82,7 @@ class CaissonHost:
             # No run that a test did not ask for.
             "CAISSON_MONITOR_SECONDS": "0",
             "CAISSON_PRUNE_SECONDS": "0",
+            "CAISSON_AUDIT_SECONDS": "0",
             "CAISSON_PRUNE_ON_PRESSURE": "false",
             **self.variables,
         }

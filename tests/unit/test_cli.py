@@ -22,6 +22,7 @@ COMMANDS = (
     "up",
     "down",
     "doctor",
+    "audit",
     "prune",
     "images",
     "why",

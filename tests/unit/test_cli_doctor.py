@@ -13,13 +13,13 @@ import pytest
 
 from caisson.disk import DiskUsage
 from caisson.engine import EngineInfo
+from caisson.file_facts import FileFacts
 from caisson.settings import Settings, load_settings
 from deployments.cli_doctor import item_lines
 from deployments.doctor import diagnose, has_problem
 from deployments.doctor.facts import (
     BuilderFacts,
     BuilderImageFacts,
-    FileFacts,
     GatewayFacts,
     HostFacts,
     Item,

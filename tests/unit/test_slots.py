@@ -9,7 +9,7 @@ from deployments.names import care_queue
 from deployments.slots import Slots
 
 CARE_QUEUE = care_queue("b1")
-MONITOR, PRUNE, AUDIT = uuid4(), uuid4(), uuid4()
+MONITOR, PRUNE, AUDIT, OTHER = uuid4(), uuid4(), uuid4(), uuid4()
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def test_a_look_at_the_disk_does_not_wait_for_builds() -> None:
     assert slots.choose([*builds, look, another], running) == [look]
     running.append(look.flow_run.id)
     assert slots.choose([*builds, another], running) == []
-    assert slots.most == 4
+    assert slots.most == 5
 
 
 def test_builds_do_not_wait_for_a_look_at_the_disk() -> None:
@@ -66,12 +66,14 @@ def test_a_run_that_is_going_on_is_not_taken_again() -> None:
 
 def test_a_look_at_the_disk_does_not_wait_for_a_prune_and_a_prune_not_for_a_look() -> None:
     slots = Slots(1, care_queue=CARE_QUEUE)
-    prune, look, again, other = (Offer(Run(CARE_QUEUE, flow)) for flow in (PRUNE, MONITOR, PRUNE, AUDIT))
+    flows = (PRUNE, MONITOR, AUDIT, PRUNE, OTHER)
+    prune, look, audit, again, other = (Offer(Run(CARE_QUEUE, flow)) for flow in flows)
     running = ids(slots.choose([prune], []))
     assert slots.choose([again, look], running) == [look]
-    running.append(look.flow_run.id)
-    # Both slots are taken, and no build's may be used.
+    assert slots.choose([audit], [*running, look.flow_run.id]) == [audit]
+    running += [look.flow_run.id, audit.flow_run.id]
+    # All three slots are taken, and no build's may be used.
     assert slots.choose([again, other], running) == []
     (build,) = offers("default")
     assert slots.choose([again, build], running) == [build]
-    assert slots.choose([again, other], [look.flow_run.id]) == [again]
+    assert slots.choose([again, other], [look.flow_run.id, audit.flow_run.id]) == [again]
