@@ -181,6 +181,9 @@ class Settings(BaseSettings):
     fork_server: bool = Field(True, description="Start runs from a warm process (0.7 s instead of 2 s)")
     drain_seconds: float = Field(20, description="How long running builds may go on after SIGTERM", ge=0)
     poll_seconds: float = Field(10, description="Safety poll of the worker; runs are picked up by events", gt=0)
+    webhooks_file: str = Field(
+        "", description="File of the webhooks that git hosts may call (docs/webhooks.md); empty: none"
+    )
 
     # Limits: the default of a request that names none, and the ceiling that none may exceed
     cpus: float = Field(1.0, description="Default cores for a build", gt=0)

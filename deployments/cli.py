@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deployments import cli_alerts, cli_build, cli_guard, cli_prune, cli_tokens
+from deployments import cli_alerts, cli_build, cli_guard, cli_prune, cli_tokens, cli_webhooks
 from deployments.cli_help import Command, Group, invocation
 
 _EXAMPLES = """
@@ -221,6 +221,7 @@ def why(
 
 app.add_typer(cli_alerts.app, name="alerts")
 app.add_typer(cli_tokens.app, name="tokens")
+app.add_typer(cli_webhooks.app, name="webhooks")
 app.command("guard", cls=Command, epilog=cli_guard.EXAMPLES)(cli_guard.guard)
 
 

@@ -23,9 +23,15 @@ def gateway_command() -> list[str]:
 
 
 def gateway_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Its environment: it needs none of the builds' secrets, nor a way into the database."""
+    """Its environment: none of the builds' secrets but what the webhooks need themselves, no way into the database."""
     env = {name: value for name, value in inherited.items() if name not in (*FOREIGN, *DATABASE)}
-    return without_build_secrets(env | settings_environment(settings))
+    env = without_build_secrets(env | settings_environment(settings))
+    if settings.webhooks_file:
+        # Not imported where it is not needed: `caisson up` waits for it.
+        from deployments.webhook_rules import webhook_environment
+
+        env |= webhook_environment(settings, inherited)
+    return env
 
 
 def answers(url: str) -> bool:

@@ -33,6 +33,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     last_used INTEGER
 ) WITHOUT ROWID""",
     ),
+    # From version 1 to version 2: deliveries of webhooks that were seen, and the builds that they asked for.
+    (
+        """CREATE TABLE webhook_deliveries (
+    hook TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    seen INTEGER NOT NULL,
+    PRIMARY KEY (hook, delivery)
+) WITHOUT ROWID""",
+        "CREATE INDEX webhook_deliveries_by_digest ON webhook_deliveries (hook, digest)",
+        "CREATE INDEX webhook_deliveries_by_time ON webhook_deliveries (seen)",
+        """CREATE TABLE webhook_builds (
+    key TEXT PRIMARY KEY,
+    hook TEXT NOT NULL,
+    request TEXT NOT NULL,
+    sha TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    context TEXT NOT NULL,
+    priority TEXT NOT NULL,
+    supersede INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    flow_run_id TEXT NOT NULL DEFAULT '',
+    state TEXT NOT NULL DEFAULT 'queued',
+    told TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due INTEGER NOT NULL
+)""",
+        "CREATE INDEX webhook_builds_open ON webhook_builds (state) WHERE state IN ('queued', 'running')",
+        "CREATE INDEX webhook_builds_untold ON webhook_builds (due) WHERE told <> state",
+    ),
 )
 VERSION = len(MIGRATIONS)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from caisson.queueing import Priority
 from caisson.request import BuildRequest, DefaultBranchTag
 from caisson.webhooks.event import Event, EventKind, Ignored, Provider, skip_marker
 from caisson.webhooks.patterns import matches_any
-from caisson.webhooks.rules import Hook, Priority, Rule
+from caisson.webhooks.rules import Hook, Rule
 
 
 @dataclass(frozen=True)

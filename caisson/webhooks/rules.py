@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from caisson.errors import SettingsInvalid
 from caisson.git import RepositoryURL, parse_repository_url
+from caisson.queueing import Priority
 from caisson.request import BuildRequest
 from caisson.spec import SECRET_NAME
 from caisson.webhooks.event import EventKind, Provider
@@ -51,14 +51,6 @@ SecretName = Annotated[str, AfterValidator(_secret_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Pattern = Annotated[str, AfterValidator(check_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], Field(max_length=64)]
-
-
-class Priority(StrEnum):
-    """Which builds go first where several wait."""
-
-    HIGH = "high"
-    NORMAL = "normal"
-    LOW = "low"
 
 
 class _Table(BaseModel):

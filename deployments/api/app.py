@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from caisson.settings import Settings
-from deployments.api import builds, health, host, logs, metrics
+from deployments.api import builds, health, host, logs, metrics, webhooks
 from deployments.api.answers import add_schemas
 from deployments.api.context import ApiContext
 from deployments.api.gates import (
@@ -25,7 +25,7 @@ from deployments.api.problems import handle_errors
 from deployments.api.rate import RateLimit
 from deployments.gateway import is_loopback
 
-ROUTERS = (builds.router, logs.router, host.router, metrics.router, health.router)
+ROUTERS = (builds.router, logs.router, host.router, webhooks.router, metrics.router, health.router)
 _FAILURES_PER_SECOND, _FAILURES_AT_ONCE = 5.0, 20.0
 _BURST_SECONDS = 2.0
 
