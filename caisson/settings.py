@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from caisson.bindings import HostBinding
+from caisson.connection import read_connection
 from caisson.disk_limits import Bound, DiskLimits, parse_limits
 from caisson.errors import SettingsInvalid
 from caisson.queueing import Supersede
@@ -180,6 +181,18 @@ class Settings(BaseSettings):
     )
     fork_server: bool = Field(True, description="Start runs from a warm process (0.7 s instead of 2 s)")
     drain_seconds: float = Field(20, description="How long running builds may go on after SIGTERM", ge=0)
+    heartbeat_seconds: int = Field(
+        30,
+        description="How often this host's worker says that it lives; three misses in a row: it is gone",
+        ge=1,
+        le=40,
+    )
+    cache_wait_seconds: float = Field(
+        2,
+        description="How long a build that any host may take is left to a host that has its repository's build cache",
+        ge=0,
+        le=600,
+    )
     poll_seconds: float = Field(10, description="Safety poll of the worker; runs are picked up by events", gt=0)
     webhooks_file: str = Field(
         "", description="File of the webhooks that git hosts may call (docs/webhooks.md); empty: none"
@@ -404,7 +417,15 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsInvalid(f"The settings are invalid: {problems}.") from None
     _check_ceilings(settings)
     _check_disk_limits(settings)
-    return settings
+    return _with_connection(settings)
+
+
+def _with_connection(settings: Settings) -> Settings:
+    """With the API that this host has joined, unless the settings name another; its password goes nowhere else."""
+    connection = read_connection(settings.state_dir)
+    if connection is None or settings.api_url.rstrip("/") not in ("", connection.api_url):
+        return settings
+    return settings.model_copy(update={"api_url": connection.api_url, "api_auth": connection.token})
 
 
 def _variable_of(where: tuple[int | str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deployments import cli_alerts, cli_build, cli_guard, cli_prune, cli_tokens, cli_webhooks
+from deployments import cli_alerts, cli_build, cli_guard, cli_hosts, cli_prune, cli_tokens, cli_webhooks
 from deployments.cli_help import Command, Group, invocation
 
 _EXAMPLES = """
@@ -219,6 +219,7 @@ def why(
     show_why(settings, policy_of(settings, policy), image, as_json=as_json)
 
 
+cli_hosts.register(app)
 app.add_typer(cli_alerts.app, name="alerts")
 app.add_typer(cli_tokens.app, name="tokens")
 app.add_typer(cli_webhooks.app, name="webhooks")

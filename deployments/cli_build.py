@@ -197,7 +197,10 @@ def build(
     host: Annotated[
         str,
         typer.Option(
-            "--host", metavar="NAME", help="Build on that host of the API.  [default: this host]", rich_help_panel=_RUN
+            "--host",
+            metavar="NAME",
+            help="Build on that host of the API; any: on one that has room.  [default: this host]",
+            rich_help_panel=_RUN,
         ),
     ] = "",
     as_json: Annotated[

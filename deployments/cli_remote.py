@@ -21,6 +21,7 @@ from caisson.settings import Settings
 from deployments.cli_report import Ended
 from deployments.cli_signals import signals_cancel
 from deployments.cli_view import BuildView, StepState
+from deployments.host_states import waiting_reason
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
 from deployments.trigger import (
@@ -86,7 +87,7 @@ def watch(api: PrefectApi, run: FlowRunId, settings: Settings, view: BuildView) 
 
 
 def _show(api: PrefectApi, run: FlowRunId, view: BuildView) -> RunChanged:
-    shown = _Shown(view)
+    shown = _Shown(view, why=lambda: waiting_reason(api, run))
     for event in follow(api, run, sleep=shown.sleep):
         shown.add(event)
     shown.flush()
@@ -100,8 +101,11 @@ class _Shown:
     below the step that wrote them.
     """
 
-    def __init__(self, view: BuildView, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, view: BuildView, *, clock: Callable[[], float] = time.monotonic, why: Callable[[], str] = str
+    ) -> None:
         self._view = view
+        self._why = why
         self._clock = clock
         self._events: list[tuple[float, RunEvent]] = []
         self._running: set[str] = set()
@@ -116,7 +120,8 @@ class _Shown:
         self._show_until(self._clock() - _HELD_SECONDS)
         if not self._said and self._is_waiting() and self._clock() - self._began > _WAITING_SECONDS:
             self._said = True
-            self._view.say("Nobody has taken the run yet: is its host's Caisson running, or busy with other builds?")
+            why = self._why() or "is its host's Caisson running, or busy with other builds?"
+            self._view.say(f"Nobody has taken the run yet: {why}")
         time.sleep(seconds)
 
     def flush(self) -> None:

@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import Pending
+from collections.abc import Mapping
+from typing import Any
 
 from deployments.names import host_of_queue
 
@@ -18,16 +18,22 @@ WORKER_LABEL = "prefect.worker.name"
 _TAKEN = "Taken by host "
 
 
-def taken_by(host: str) -> State[None]:
-    """The state of a run that this host's worker takes."""
-    return Pending(message=f"{_TAKEN}{host}")
+def taken_message(host: str) -> str:
+    """The message of the Pending state of a run that this host's worker takes."""
+    return f"{_TAKEN}{host}"
 
 
-def owner_of(flow_run: FlowRun) -> str:
-    """The host whose worker supervises the run, or did; empty where it has none."""
-    if host := host_of_queue(flow_run.work_queue_name or ""):
+def owner(queue: str, state_type: str, message: str, labels: Mapping[str, object]) -> str:
+    """The host whose worker supervises a run, or did; empty where it has none."""
+    if host := host_of_queue(queue):
         return host
+    if state_type == "PENDING" and message.startswith(_TAKEN):
+        return message.removeprefix(_TAKEN)
+    return str(labels.get(WORKER_LABEL, ""))
+
+
+def owner_of(flow_run: Any) -> str:
+    """The same of a ``FlowRun`` of Prefect's client, which is not imported here: that takes a second."""
     state = flow_run.state
-    if state is not None and state.type == StateType.PENDING and (state.message or "").startswith(_TAKEN):
-        return (state.message or "").removeprefix(_TAKEN)
-    return str(flow_run.labels.get(WORKER_LABEL, ""))
+    state_type, message = (state.type.value, state.message or "") if state is not None else ("", "")
+    return owner(flow_run.work_queue_name or "", state_type, message, flow_run.labels)

@@ -73,8 +73,16 @@ class PrefectApi:
         return self._call("POST", path, body)
 
     def patch(self, path: str, body: Any) -> Any:
-        """PATCH; what it sets may be set again."""
+        """PATCH: the fields that ``body`` names become what it says, however often that is sent."""
         return self._call("PATCH", path, body)
+
+    def delete(self, path: str) -> None:
+        """DELETE; what is not there is deleted, too."""
+        try:
+            self._call("DELETE", path, None)
+        except ServiceUnreachable as error:
+            if error.details.get("status") != http.HTTPStatus.NOT_FOUND:
+                raise
 
     def _call(self, method: str, path: str, body: Any) -> Any:
         payload = None if body is None else json.dumps(body)

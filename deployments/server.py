@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from caisson.errors import ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
@@ -25,6 +26,7 @@ FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PRE
 DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
 _EVENTS_OF_EACH_RUN = tuple(f"prefect.flow-run.{state}" for state in ("Submitting", "Pending", "Running", "Completed"))
 _DAY_SECONDS = 86_400
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
 
 
@@ -46,6 +48,23 @@ def server_command(settings: Settings) -> list[str]:
         *("--host", settings.server_host, "--port", str(settings.server_port)),
         *("--log-level", "warning", "--timeout-keep-alive", "60", "--timeout-graceful-shutdown", "3"),
     ]
+
+
+def run_server(settings: Settings) -> NoReturn:
+    """Become the server: this process is replaced by it.
+
+    Raises ``SettingsInvalid`` for a port or a state directory that can't be used, and where others could use the API
+    without a password: who has it can run commands on every host.
+    """
+    state = StateDir(settings.state_dir).create()
+    if not settings.api_auth and settings.server_host not in _LOOPBACK:
+        raise SettingsInvalid(
+            f"CAISSON_SERVER_HOST: {settings.server_host} can be reached by others, and CAISSON_API_AUTH is not set.",
+            hint="Set CAISSON_API_AUTH to user:password, or listen on 127.0.0.1.",
+        )
+    check_port(settings)
+    command = server_command(settings)
+    os.execve(command[0], command, server_environment(settings, state, os.environ))  # noqa: S606
 
 
 def without_build_secrets(env: Mapping[str, str]) -> dict[str, str]:

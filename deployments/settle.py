@@ -21,6 +21,8 @@ class Why(Enum):
     """It ended under this worker's eyes."""
     LOST = auto()
     """Its worker died before it."""
+    HOST_GONE = auto()
+    """Its host is gone, and its worker with it; another host says so."""
 
 
 def true_state(
@@ -40,7 +42,7 @@ def true_state(
         return Cancelled(message=cancelled or CANCELLED)
     if kind in (StateType.SCHEDULED, StateType.PAUSED):
         return None
-    if why is Why.LOST and kind == StateType.PENDING:
+    if why is not Why.ENDED and kind == StateType.PENDING:
         return AwaitingRetry(message="The worker ended before this run had begun; it is scheduled again.")
     return Crashed(message=_how_it_ended(why, exit_code))
 
@@ -51,6 +53,8 @@ def needs_reaping(state: State | None) -> bool:
 
 
 def _how_it_ended(why: Why, exit_code: int | None) -> str:
+    if why is Why.HOST_GONE:
+        return "The host of this run is gone: its worker has not been heard of for too long."
     if why is Why.LOST or exit_code is None:
         return "The worker that supervised this run is gone, and the run with it."
     if exit_code < 0:

@@ -44,10 +44,15 @@ class Slots:
         """Runs at once, of both kinds."""
         return self._builds + CARE_FLOWS
 
+    def free(self, running: Collection[UUID]) -> int:
+        """Slots for builds that none of the ``running`` runs has."""
+        care = {run for run in self._care if run in running}
+        return max(self._builds - len(set(running) - care), 0)
+
     def choose(self, offered: Sequence[Offer], running: Collection[UUID]) -> list[Offer]:
         """Those of the offered runs that there is room for, in their order; ``running`` ones are not taken again."""
         self._care = {run: flow for run, flow in self._care.items() if run in running}
-        room = self._builds - len(set(running) - self._care.keys())
+        room = self.free(running)
         chosen = []
         for offer in offered:
             flow_run = offer.flow_run

@@ -5,7 +5,9 @@ What it adds to Prefect's process worker, and why:
 - It supervises the processes itself: forked from a warm server, and cancelled through Prefect's control channel, so
   that the engine in the run's own process runs the hooks and reports ``Cancelled``.
 - Whatever ended a process, what it left on the engine is reaped and the run's state is made true.
-- At start, and with each safety poll, runs that say they are going on while nobody executes them are settled.
+- At start, and as often as it polls, runs that say they are going on while nobody executes them are settled: this
+  host's own (deployments.ownership says which), and those of a host that is gone.
+- Builds that any host may take it takes by the rules of caisson.placing.
 - When it is told to stop it polls no more, lets runs finish for a while, and cancels the rest properly.
 """
 
@@ -34,7 +36,7 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.events.schemas.events import Event
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Pending
 from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import command_from_string
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
@@ -43,10 +45,12 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, P
 from caisson.reaping import Word
 from caisson.settings import Settings
 from deployments.backoff import Backoff
+from deployments.fellows import Fellows
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
-from deployments.ownership import taken_by
+from deployments.ownership import owner_of, taken_message
+from deployments.placement import Placement
 from deployments.processes import ProcessIdentity
 from deployments.server import without_build_secrets
 from deployments.settle import CANCELLED, Why, needs_reaping, true_state
@@ -64,6 +68,9 @@ ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
 FORK_SERVER_SECONDS = 10.0
 SETTLE_ATTEMPTS = 20
+POLL_GAP_SECONDS = 0.2
+FULL_POLL_GAP_SECONDS = 2.0
+TICK_SECONDS = 0.05
 
 
 class Reaper(Protocol):
@@ -117,6 +124,11 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             work_queues=[host_queue(settings.host_name), self._care_queue, SHARED_QUEUE],
             name=settings.host_name,
             limit=self._slots.most,
+            heartbeat_interval_seconds=settings.heartbeat_seconds,
+        )
+        self._placement = Placement(settings)
+        self._fellows = Fellows(
+            settings.host_name, heartbeat_seconds=settings.heartbeat_seconds, poll_seconds=settings.poll_seconds
         )
         self._settings = settings
         self._state = StateDir(settings.state_dir).create()
@@ -147,6 +159,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             # Last in, first out: leaving the worker waits for its runs, which need the two above.
             await stack.enter_async_context(self)
             await self._reconcile()
+            await self._tell_others()
             if self._settings.fork_server:
                 # Imported at the same time as all the above: mostly it is there, and the first run is as quick as any.
                 await self._fork_server.wait_ready(timeout_seconds=FORK_SERVER_SECONDS)
@@ -154,24 +167,42 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                 services.start_soon(self._poll_for_ever)
                 services.start_soon(self._listen_for_ever)
                 services.start_soon(self._synchronize_for_ever)
+                services.start_soon(self._reconcile_for_ever)
                 logger.info("Worker %s takes runs of %s", self.name, self._work_pool_name)
                 on_ready()
                 await stop.requested.wait()
                 services.cancel_scope.cancel()
             await self._drain(stop)
+            if not stop.abandoned:
+                with anyio.move_on_after(ANNOUNCE_SECONDS):
+                    await self._placement.tell(self.client, running=0, stopped=True)
 
     async def _poll_for_ever(self) -> None:
         while True:
             woken = self._wake
+            polled = time.monotonic()
             try:
                 await self.get_and_submit_flow_runs()
             except Exception as error:
                 logger.warning("Can't ask for runs: %s", error)
-            with anyio.move_on_after(self._settings.poll_seconds) as pause:
+            await self._placement.tell_if_asked(self.client, running=self._builds_now)
+            with anyio.move_on_after(self._settings.poll_seconds):
                 await woken.wait()
+            # Each answer holds all that waits, and each run that comes in wakes every host: a burst must not become a
+            # storm of polls, least of all by hosts that have no room.
+            while time.monotonic() - polled < (POLL_GAP_SECONDS if self._free_slots else FULL_POLL_GAP_SECONDS):
+                await anyio.sleep(TICK_SECONDS)
             self._wake = anyio.Event()
-            if pause.cancelled_caught:
-                await self._reconcile()
+
+    async def _reconcile_for_ever(self) -> None:
+        # Not only when nothing happens for long: on many hosts something always does.
+        while True:
+            await anyio.sleep(self._settings.poll_seconds)
+            await self._reconcile()
+
+    async def _tell_others(self) -> None:
+        await self._placement.refresh(self.client)
+        await self._placement.tell(self.client, running=self._builds_now)
 
     async def _listen_for_ever(self) -> None:
         backoff = Backoff(first=0.1, most=5, healthy_seconds=10)
@@ -213,13 +244,14 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             await anyio.sleep(self.heartbeat_interval_seconds)
             try:
                 await self._sync_and_initialize()
+                await self._tell_others()
             except Exception as error:
                 logger.warning("Can't report to the Prefect server: %s", error)
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         # Prefect lets one worker alone do this, and the state says which: see deployments.ownership.
         try:
-            state = await propose_state(self.client, taken_by(self.name), flow_run_id=flow_run.id)
+            state = await propose_state(self.client, Pending(message=taken_message(self.name)), flow_run_id=flow_run.id)
         except (Abort, ObjectNotFound) as refusal:
             logger.info("Run %s is not for this worker: %s", flow_run.id, refusal)
             return False
@@ -229,7 +261,22 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         return state.is_pending()
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
-        return await super()._submit_scheduled_flow_runs(self._slots.choose(flow_run_response, self._supervised_now()))
+        here, again = await self._placement.fitting(self.client, flow_run_response, free_slots=self._free_slots)
+        if again:
+            self._start_soon(self._wake_after, again)
+        return await super()._submit_scheduled_flow_runs(self._slots.choose(here, self._supervised_now()))
+
+    async def _wake_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self._wake.set()
+
+    @property
+    def _free_slots(self) -> int:
+        return self._slots.free(self._supervised_now())
+
+    @property
+    def _builds_now(self) -> int:
+        return self._settings.concurrency - self._free_slots
 
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> Event | None:
         # Two events of the six that a run leaves, each a dozen rows, and the log says the same.
@@ -362,7 +409,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         return self._supervised | self._submitting_flow_run_ids
 
     async def _settle_unsupervised(self) -> None:
-        """Settle runs whose worker died before them, and any whose end could not be reported."""
+        """Settle this host's runs whose worker died before them, and any whose end could not be reported."""
         try:
             for flow_run in await find_unsupervised(self.client, self.name, self._supervised_now):
                 killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
@@ -371,9 +418,30 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         except httpx.HTTPError as error:
             logger.warning("Can't look for runs without a worker: %s", error)
 
+    async def _settle_for_fellows(self) -> None:
+        """Settle runs of hosts that are gone; and end runs of this one that another has settled meanwhile."""
+        try:
+            for flow_run in await self._fellows.abandoned(self.client):
+                logger.info("Run %s was on host %s, which is gone", flow_run.id, owner_of(flow_run))
+                await self._settle(flow_run.id, Why.HOST_GONE, None, None)
+            for flow_run_id in await self._fellows.ended_elsewhere(self.client, list(self._processes)):
+                logger.warning("Run %s was settled while this host seemed to be gone: it is ended", flow_run_id)
+                self._start_soon(self._end_process, flow_run_id)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            logger.warning("Can't look for hosts that are gone: %s", error)
+
+    async def _end_process(self, flow_run_id: UUID) -> None:
+        if process := self._processes.get(flow_run_id):
+            process.send_signal(signal.SIGTERM)
+            with anyio.move_on_after(CANCEL_GRACE_SECONDS):
+                await process.wait()
+                return
+            process.send_signal(signal.SIGKILL)
+
     async def _reconcile(self) -> None:
         """What should not be, made true: runs that nobody executes, and builders that no run has any more."""
         await self._settle_unsupervised()
+        await self._settle_for_fellows()
         try:
             await self._reap_strays()
         except Exception as error:

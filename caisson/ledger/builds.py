@@ -94,6 +94,14 @@ class Builds:
             ).fetchall()
         return [(str(url), str(reference)) for url, reference in rows]
 
+    def latest_sources(self) -> list[str]:
+        """The URLs of the git repositories that images were built from here, the one built last first."""
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT repository_url FROM builds GROUP BY repository_url ORDER BY MAX(finished) DESC"
+            ).fetchall()
+        return [str(url) for (url,) in rows]
+
     def tag_history(self, reference: str) -> list[tuple[ImageID, datetime]]:
         """What a tag pointed to, the newest first, as far as Caisson moved it."""
         with self._file.reading() as database:

@@ -235,6 +235,7 @@ start)
     choose containerd
     start
     copy_image "$BASE_IMAGE"
+    copy_image "$BUILDER_IMAGE"
     ;;
 stop) stop_all ;;
 status)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,37 +13,16 @@ from caisson.docker_engine import DockerEngine
 from deployments.launcher import down
 from tests.conftest import find_engines
 from tests.engine.repositories import git_daemon
-from tests.flows.caisson_host import CaissonHost, free_port, wait_for
+from tests.flows.caisson_host import CaissonHost, wait_for
+from tests.flows.postgres import PASSWORD, postgres
 
-PASSWORD = "c4non-of-postgres"
 IMAGE = "caisson-test/postgres"
 
 
 @pytest.fixture
 def database_url() -> Iterator[str]:
-    """A server on the loopback that knows one user, run as Debian's ``postgres``, since it refuses to be root."""
-    (*_, programs) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    directory, port = Path(tempfile.mkdtemp(prefix="caisson-postgres-")), free_port()
-    (directory / "password").write_text(PASSWORD)
-    shutil.chown(directory, "postgres")
-    shutil.chown(directory / "password", "postgres")
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            ["runuser", "-u", "postgres", "--", str(programs / program), "-D", str(directory / "data"), *arguments],
-            check=True,
-            cwd=directory,
-            stdout=subprocess.DEVNULL,
-        )
-
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={directory} -c fsync=off"
-    try:
-        run("initdb", "--auth=scram-sha-256", f"--pwfile={directory / 'password'}", "--username=caisson", "--no-sync")
-        run("pg_ctl", "start", "--wait", f"--log={directory / 'log'}", "-o", options)
-        yield f"postgresql+asyncpg://caisson:{PASSWORD}@127.0.0.1:{port}/postgres"
-        run("pg_ctl", "stop", "--wait", "--mode=immediate")
-    finally:
-        shutil.rmtree(directory)
+    with postgres() as server:
+        yield server.url("postgres")
 
 
 def test_up_a_build_and_down_on_postgresql(

@@ -11,7 +11,7 @@ from prefect.states import Cancelling, Pending, Running
 from caisson.settings import Settings
 from deployments.leftovers import is_to_settle
 from deployments.names import care_queue, host_of_queue, host_queue
-from deployments.ownership import WORKER_LABEL, owner_of, taken_by
+from deployments.ownership import WORKER_LABEL, owner_of, taken_message
 
 HOSTS = ("b1", "b2", "care")
 
@@ -27,11 +27,11 @@ def run(queue: str, state: State[None], label: str = "") -> FlowRun:
         (run("b1", Pending()), "b1"),
         (run("care-b1", Running()), "b1"),
         (run("care-b1", Running(), "b2"), "b1"),
-        (run("shared", taken_by("b2")), "b2"),
+        (run("shared", Pending(message=taken_message("b2"))), "b2"),
         (run("shared", Running(), "b2"), "b2"),
         (run("shared", Cancelling(), "b2"), "b2"),
         # Taken a second time, by another, that has not come to its label yet: b1 must not touch it.
-        (run("shared", taken_by("b2"), "b1"), "b2"),
+        (run("shared", Pending(message=taken_message("b2")), "b1"), "b2"),
         (run("shared", Pending()), ""),
         (run("default", Pending()), ""),
     ],

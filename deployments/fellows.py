@@ -1,0 +1,64 @@
+"""Runs of hosts that are gone, settled by one of those that are left; and of this host, when it was the one gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+
+from caisson.host_watch import HostWatch
+from deployments.leftovers import going_on
+from deployments.names import POOL
+from deployments.ownership import owner_of
+
+HEARTBEATS_MISSED = 3
+"""As many as Prefect's server lets pass before it calls a worker offline."""
+PAGE = 200
+
+
+class Fellows:
+    """The other hosts as one worker sees them."""
+
+    def __init__(self, host: str, *, heartbeat_seconds: float, poll_seconds: float) -> None:
+        self._host = host
+        self._watch = HostWatch(
+            timeout_seconds=HEARTBEATS_MISSED * heartbeat_seconds,
+            most_gap_seconds=3 * max(heartbeat_seconds, poll_seconds),
+        )
+        self._ended_elsewhere: set[UUID] = set()
+
+    async def abandoned(self, client: PrefectClient) -> list[FlowRun]:
+        """What hosts that are gone have left going on, if it is this host's to settle: of those that are left it is
+        the first by name, so that two rarely do the same. Raises ``httpx.HTTPError``.
+        """
+        workers = await client.read_workers_for_work_pool(POOL)
+        heartbeats = {
+            worker.name: worker.last_heartbeat_time.isoformat()
+            for worker in workers
+            if worker.name != self._host and worker.last_heartbeat_time is not None
+        }
+        silent = self._watch.look(time.monotonic(), heartbeats)
+        offline = {worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE}
+        gone = silent & offline
+        if not gone or self._host != min({self._host, *(heartbeats.keys() - silent - offline)}):
+            return []
+        return [run for run in await going_on(client) if owner_of(run) in gone]
+
+    async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> set[UUID]:
+        """Those of the runs that this host executes which have been in a final state at two looks in a row.
+
+        Another host has settled them while this one seemed to be gone. A run's own process sets its final state a
+        moment before it ends: hence two looks. Raises ``httpx.HTTPError``.
+        """
+        final: set[UUID] = set()
+        if executed:
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=list(executed)))
+            found = await client.read_flow_runs(flow_run_filter=asked, limit=PAGE)
+            final = {run.id for run in found if run.state is not None and run.state.is_final()}
+        twice = final & self._ended_elsewhere
+        self._ended_elsewhere = final
+        return twice

@@ -1,0 +1,235 @@
+"""The worker's side of placing: what it knows of its own host and of the others, and what it tells them.
+
+Builds asked of this host and builds that any host may take come from different queues; the rules for both are in
+``caisson.placing``. What Prefect can't be asked for is taken as it was last known, for no build may wait on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import anyio.to_thread
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from caisson.disk import read_file_system
+from caisson.disk_state import read_state
+from caisson.disk_watch import require_uncritical
+from caisson.errors import CaissonError, DiskTooFull
+from caisson.ledger import Ledger
+from caisson.placing import Candidate, hold_reason, place
+from caisson.settings import Settings
+from deployments.hosts import TAG, VARIABLE_PREFIX, HostRecord, repository_mark, repository_marks, variable_name
+from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
+
+logger = logging.getLogger("caisson.worker")
+
+REFRESH_SECONDS = 2.0
+TELL_SECONDS = 60.0
+
+
+class _FlowRun(Protocol):
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def work_queue_name(self) -> str | None: ...
+    @property
+    def parameters(self) -> dict[str, Any]: ...
+
+
+class _Offer(Protocol):
+    @property
+    def flow_run(self) -> _FlowRun: ...
+
+
+Offer = TypeVar("Offer", bound=_Offer)
+
+
+@dataclass(frozen=True)
+class _Disk:
+    is_critical: bool = False
+    free_bytes: int = 0
+
+
+class Placement:
+    """What one worker knows of hosts; for one task at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._host = settings.host_name
+        self._others: tuple[Candidate, ...] = ()
+        self._drains = False
+        self._repositories: frozenset[str] = frozenset()
+        self._refreshed = float("-inf")
+        self._told: HostRecord | None = None
+        self._told_at = float("-inf")
+        self._seen: dict[UUID, float] = {}
+        self._reason = ""
+
+    async def fitting(
+        self, client: PrefectClient, offered: Sequence[Offer], *, free_slots: int
+    ) -> tuple[list[Offer], float]:
+        """Those of the offered runs that this host takes as far as place is concerned, in their order; and after how
+        many seconds to ask again for those that were left (0: when something changes)."""
+        care = care_queue(self._host)
+        if free_slots < 1 or all(offer.flow_run.work_queue_name == care for offer in offered):
+            return [offer for offer in offered if offer.flow_run.work_queue_name == care], 0
+        disk = await anyio.to_thread.run_sync(_look_at_disk, self._settings)
+        if any(offer.flow_run.work_queue_name == SHARED_QUEUE for offer in offered):
+            await self.refresh(client)
+        me = Candidate(self._host, True, self._drains, disk.is_critical, free_slots, self._repositories)
+        # A paused queue's runs are not offered at all, so that a drain holds builds asked of this host without us.
+        held = hold_reason(replace(me, drains=False))
+        taken, again, reasons = [], 0.0, [held] if held else []
+        now = time.monotonic()
+        seen, self._seen = self._seen, {}
+        for offer in offered:
+            flow_run = offer.flow_run
+            if flow_run.work_queue_name == care:
+                taken.append(offer)
+            elif flow_run.work_queue_name != SHARED_QUEUE:
+                if not held:
+                    taken.append(offer)
+            else:
+                self._seen[flow_run.id] = since = seen.get(flow_run.id, now)
+                placing = place(
+                    _mark_of(flow_run.parameters),
+                    me,
+                    self._others,
+                    waited_seconds=now - since,
+                    patience_seconds=self._settings.cache_wait_seconds,
+                )
+                if placing.take:
+                    taken.append(offer)
+                    continue
+                reasons.append(placing.reason)
+                if placing.again_seconds:
+                    again = min(again or placing.again_seconds, placing.again_seconds)
+        self._say(reasons[0] if reasons else "")
+        return taken, again
+
+    async def tell(self, client: PrefectClient, *, running: int, stopped: bool = False) -> None:
+        """Tell the others of this host, if there is news; for another's sake alone, so that failure is only logged."""
+        disk = await anyio.to_thread.run_sync(_look_at_disk, self._settings)
+        self._repositories = await anyio.to_thread.run_sync(_repositories, self._settings)
+        record = HostRecord(
+            self._host,
+            version=_version(),
+            slots=self._settings.concurrency,
+            running=running,
+            level="critical" if disk.is_critical else "normal",
+            free_bytes=disk.free_bytes,
+            stopped=stopped,
+            repositories=self._repositories,
+        )
+        now = time.monotonic()
+        if now - self._told_at < TELL_SECONDS and _is_no_news(self._told, record):
+            return
+        try:
+            try:
+                await client.update_variable(VariableUpdate(name=variable_name(self._host), value=record.value))
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                name = variable_name(self._host)
+                await client.create_variable(VariableCreate(name=name, value=record.value, tags=[TAG]))
+        except httpx.HTTPError as error:
+            logger.warning("Can't tell the other hosts about this one: %s", error)
+        else:
+            self._told, self._told_at = record, now
+
+    async def tell_if_asked(self, client: PrefectClient, *, running: int) -> None:
+        """Tell at once what changed, where there is another host that wants to know."""
+        if any(other.is_live for other in self._others):
+            await self.tell(client, running=running)
+
+    async def refresh(self, client: PrefectClient) -> None:
+        """Ask how the other hosts are and whether this one drains, unless that was only just asked."""
+        now = time.monotonic()
+        if now - self._refreshed < REFRESH_SECONDS:
+            return
+        try:
+            queues = await client.read_work_queues(work_pool_name=POOL)
+            paused = {queue.name for queue in queues if queue.is_paused}
+            workers = await client.read_workers_for_work_pool(POOL)
+            online = {worker.name for worker in workers if worker.status == WorkerStatus.ONLINE}
+            records = await read_records(client)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            logger.warning("Can't ask for the other hosts: %s", error)
+            return
+        self._refreshed = now
+        self._drains = host_queue(self._host) in paused
+        self._others = tuple(
+            record.candidate(online=record.host in online, drains=host_queue(record.host) in paused)
+            for record in records
+            if record.host != self._host
+        )
+
+    def _say(self, reason: str) -> None:
+        if reason and reason != self._reason:
+            logger.info("Builds wait: %s", reason)
+        self._reason = reason
+
+
+async def read_records(client: PrefectClient) -> list[HostRecord]:
+    """What all hosts have told; raises ``httpx.HTTPError``."""
+    answer = await client.request(
+        "POST", "/variables/filter", json={"variables": {"name": {"like_": VARIABLE_PREFIX}}, "limit": 200}
+    )
+    records = (HostRecord.parse(variable["value"]) for variable in answer.json())
+    return [record for record in records if record is not None]
+
+
+def _is_no_news(told: HostRecord | None, record: HostRecord) -> bool:
+    # Free bytes change all the time and decide nothing.
+    return told is not None and replace(record, free_bytes=told.free_bytes) == told
+
+
+def _mark_of(parameters: Mapping[str, Any]) -> str:
+    request = parameters.get("request")
+    return repository_mark(str(request.get("repository_url", ""))) if isinstance(request, Mapping) else ""
+
+
+def _look_at_disk(settings: Settings) -> _Disk:
+    """Docker's disks as they are now; where the monitor has not found them yet, the build looks for itself."""
+    places = read_state(settings.state_dir).places
+    if places is None or not places.places:
+        return _Disk()
+    try:
+        require_uncritical(settings, places.places, holders=[])
+        is_critical = False
+    except DiskTooFull:
+        is_critical = True
+    try:
+        free = min(read_file_system(Path(item.path)).free_bytes for item in places.places)
+    except OSError:
+        free = 0
+    return _Disk(is_critical, free)
+
+
+def _repositories(settings: Settings) -> frozenset[str]:
+    """The repositories whose builds may be in this host's build cache: those that were built here last."""
+    try:
+        return repository_marks(Ledger(settings.state_dir / "ledger.sqlite").builds.latest_sources())
+    except CaissonError as error:
+        logger.warning("Can't read which repositories were built here: %s", error)
+        return frozenset()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("caisson")
+    except PackageNotFoundError:
+        return ""
