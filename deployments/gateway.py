@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 import urllib.request
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 
 from caisson.errors import SettingsInvalid
 from caisson.settings import Settings
+from deployments.same_origin import is_loopback
 from deployments.server import DATABASE, FOREIGN, check_listening, settings_environment, url_of, without_build_secrets
 
 
@@ -40,20 +40,6 @@ def answers(url: str) -> bool:
         with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (OSError, ValueError):
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this host alone.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1", "")]
-    [True, True, True, False, False, False]
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
         return False
 
 

@@ -228,7 +228,11 @@ class _Launcher:
         """Keep them alive until a stop is asked for."""
         while not self._interrupts.requested:
             for service in self._services:
-                service.keep(self._say)
+                if service is not self._gateway:
+                    service.keep(self._say)
+            if self._gateway is not None:
+                # Builds go on without it.
+                self._gateway = self._keep(self._gateway)
             self._interrupts.event.wait(POLL_SECONDS)
 
     def close(self) -> None:
@@ -257,14 +261,14 @@ class _Launcher:
             time.sleep(POLL_SECONDS / 2)
         service.kill()
 
-    def _keep(self, server: Service) -> Service | None:
-        """The worker reports the final states of the runs to the server, so that is kept to the last if it can be."""
+    def _keep(self, service: Service) -> Service | None:
+        """Keep what the rest can go on without, if it can be: at the end the server too, which takes the runs' states."""
         try:
-            server.keep(self._say)
+            service.keep(self._say)
         except ServiceUnreachable as error:
             self._say(str(error))
             return None
-        return server
+        return service
 
     def _worker_is_ready(self) -> bool:
         try:

@@ -30,13 +30,18 @@ with_token = Depends(
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem documents that a route may answer with, besides those which any may."""
+    """The problem documents that a route may answer with, besides those which any may that needs a token."""
+    return of_statuses(401, 403, 422, 429, 503, *statuses)
+
+
+def of_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These problem documents and no others."""
     return {
         status: {
             "description": _WORDS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({401, 403, 429, 422, 503, *statuses})
+        for status in sorted(statuses)
     }
 
 

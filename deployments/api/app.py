@@ -23,7 +23,7 @@ from deployments.api.gates import (
 )
 from deployments.api.problems import handle_errors
 from deployments.api.rate import RateLimit
-from deployments.gateway import is_loopback
+from deployments.same_origin import is_loopback
 
 ROUTERS = (builds.router, logs.router, host.router, webhooks.router, metrics.router, health.router)
 _FAILURES_PER_SECOND, _FAILURES_AT_ONCE = 5.0, 20.0

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from caisson.errors import ServiceUnreachable
+from deployments.api.answers import of_statuses
 from deployments.api.context import ApiContext
 from deployments.api.problems import Problem
 
@@ -27,10 +28,10 @@ def router(context: ApiContext) -> APIRouter:
     ready_until = 0.0
 
     @routes.get("/healthz", summary="Whether the API lives")
-    def healthz() -> Health:
+    async def healthz() -> Health:
         return Health()
 
-    @routes.get("/readyz", summary="Whether builds can be asked for")
+    @routes.get("/readyz", summary="Whether builds can be asked for", responses=of_statuses(503))
     def readyz() -> Health:
         nonlocal ready_until
         if time.monotonic() >= ready_until:

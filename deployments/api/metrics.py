@@ -9,16 +9,19 @@ from fastapi.responses import PlainTextResponse
 
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
+from deployments.api.answers import problems, with_token
 from deployments.api.context import ApiContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def router(context: ApiContext) -> APIRouter:
-    routes = APIRouter(tags=["host"])
+    routes = APIRouter(tags=["host"], dependencies=[with_token])
     caller = Depends(allowed(Scope.READ, whole_host=True))
 
-    @routes.get("/metrics", summary="The host's metrics, for Prometheus", response_class=PlainTextResponse)
+    @routes.get(
+        "/metrics", summary="The host's metrics, for Prometheus", response_class=PlainTextResponse, responses=problems()
+    )
     def metrics(_: TokenRecord = caller) -> PlainTextResponse:
         settings = context.settings
         directory = Path(settings.metrics_dir) if settings.metrics_dir else settings.state_dir / "metrics"

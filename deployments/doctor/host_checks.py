@@ -9,7 +9,7 @@ from caisson.disk import require_room
 from caisson.errors import DiskTooFull
 from caisson.sizes import format_size
 from deployments.doctor.facts import HostFacts, Item
-from deployments.gateway import is_loopback
+from deployments.same_origin import is_loopback
 
 _MOST_CLOCK_SKEW = timedelta(seconds=5)
 _LOOPBACK = ("127.", "::1", "localhost")
