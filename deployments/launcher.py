@@ -262,7 +262,7 @@ class _Launcher:
         service.kill()
 
     def _keep(self, service: Service) -> Service | None:
-        """Keep what the rest can go on without, if it can be: at the end the server too, which takes the runs' states."""
+        """Keep what the rest can go on without, if it can be: the API, and at the end the server too."""
         try:
             service.keep(self._say)
         except ServiceUnreachable as error:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from caisson.errors import ServiceUnreachable
 from caisson.request import BuildRequest
@@ -16,43 +13,28 @@ from deployments.api.build_view import QueuePlace
 from deployments.api.problems import Problem
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
-from deployments.trigger import trigger_build
+from deployments.queue import enqueue
 
 _PAGE = 200
 _MOST_PAGES = 25
 
 
 @dataclass(frozen=True)
-class Enqueued:
+class Asked:
     """The run of a build that was asked for; ``joined``: it had been asked for before."""
 
     flow_run_id: str
     joined: bool
 
 
-def enqueue(api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRecord, key: str) -> Enqueued:
+def ask_for(api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRecord, key: str) -> Asked:
     """Ask for a build; raises ``ServiceUnreachable``, ``RequestInvalid``, ``Problem``.
 
-    ``key`` is the caller's Idempotency-Key, which counts for the caller's own token; empty: a new build.
+    ``key`` is the caller's Idempotency-Key, which counts for the caller's own token; empty: none.
     """
-    parameters = {"request": request.model_dump(mode="json")}
-    deployment = f"{BUILD_FLOW}/{host}"
-    own_key = _own_key(token, key)
-    if key and (earlier := _find(api, own_key)) is not None:
-        # draft-ietf-httpapi-idempotency-key-header, 2.6: a key with another payload is an error.
-        if earlier["parameters"] != parameters:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "Idempotency-Key: it was used before, for another request; take a new one.",
-                kind="key-reused",
-                errors=[("Idempotency-Key", "was used for another request")],
-            )
-        return Enqueued(str(earlier["id"]), joined=True)
+    wanted = request.model_dump(mode="json")
     try:
-        return Enqueued(
-            trigger_build(api, parameters, deployment=deployment, idempotency_key=own_key or uuid.uuid4().hex),
-            joined=False,
-        )
+        made = enqueue(api, wanted, deployment=f"{BUILD_FLOW}/{host}", idempotency_key=_own_key(token, key))
     except ServiceUnreachable as error:
         if "has no deployment" in error.message:
             raise Problem(
@@ -62,16 +44,20 @@ def enqueue(api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRe
                 errors=[("host", "is not known")],
             ) from None
         raise
+    # draft-ietf-httpapi-idempotency-key-header, 2.6: a key with another payload is an error.
+    if key and not made.created and api.get(f"/flow_runs/{made.flow_run_id}")["parameters"] != {"request": wanted}:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "Idempotency-Key: it was used before, for another request; take a new one.",
+            kind="key-reused",
+            errors=[("Idempotency-Key", "was used for another request")],
+        )
+    return Asked(made.flow_run_id, joined=not made.created)
 
 
 def _own_key(token: TokenRecord, key: str) -> str:
     # Two callers may take the same word, and neither may find the other's build by it.
     return f"api-{token.id}-{hashlib.sha256(key.encode()).hexdigest()}" if key else ""
-
-
-def _find(api: PrefectApi, key: str) -> Mapping[str, Any] | None:
-    found = api.post("/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [key]}}, "limit": 1})
-    return found[0] if found else None
 
 
 def queue_places(api: PrefectApi) -> dict[str, QueuePlace]:

@@ -14,7 +14,7 @@ from caisson.spec import make_spec
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
-from deployments.api.build_queue import enqueue
+from deployments.api.build_queue import ask_for
 from deployments.api.build_reader import BuildFilter
 from deployments.api.build_view import BuildAccepted, BuildDetail, BuildPage, BuildState
 from deployments.api.context import ApiContext
@@ -110,7 +110,7 @@ def router(context: ApiContext) -> APIRouter:
             # Other hosts have settings of their own, and judge it when they begin.
             make_spec(wanted, settings)
         with context.prefect.api() as api:
-            made = enqueue(api, wanted, host=host or settings.host_name, token=caller, key=idempotency_key)
+            made = ask_for(api, wanted, host=host or settings.host_name, token=caller, key=idempotency_key)
         build = found(UUID(made.flow_run_id), caller)
         response.headers["Location"] = f"/api/builds/{build.id}"
         return BuildAccepted.model_validate({**build.model_dump(), "joined": made.joined})

@@ -161,7 +161,7 @@ def test_the_same_key_is_the_same_build(connect: Connect, git: GitDaemon) -> Non
     assert reused.status_code == 422
     assert reused.json()["type"] == "urn:caisson:problem:key-reused"
     # Another caller's word is another's.
-    foreign = build_of(ask(other, repository, "key", headers=headers))
+    foreign = build_of(ask(other, repository, "key-other", headers=headers))
     assert (foreign["joined"], foreign["id"] == first["id"]) == (False, False)
     for build in (first, foreign):
         wait_until(one, build["id"], "succeeded")

@@ -1,0 +1,60 @@
+"""What the OpenAPI document of Caisson's own API says holds, by all checks of schemathesis, on a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from caisson.tokens import make_grant
+from deployments.gateway import answers, gateway_url
+from deployments.names import POOL
+from deployments.token_store import TokenStore
+from tests.flows.caisson_host import CaissonHost, wait_for
+
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+
+
+@pytest.fixture
+def nothing_begins(caisson: CaissonHost) -> Iterator[None]:
+    """What is asked for while the block runs waits, and is gone afterwards."""
+    queue = f"{caisson.api.api_url}/work_pools/{POOL}/queues/{caisson.name}"
+    httpx.patch(queue, json={"is_paused": True}).raise_for_status()
+    yield
+    with caisson.api as api:
+        waiting = {
+            "work_queues": {"name": {"any_": [caisson.name]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        while runs := api.post("/flow_runs/filter", {**waiting, "limit": 200}):
+            for run in runs:
+                httpx.delete(f"{api.api_url}/flow_runs/{run['id']}").raise_for_status()
+    httpx.patch(queue, json={"is_paused": False}).raise_for_status()
+
+
+@pytest.mark.usefixtures("nothing_begins")
+def test_schemathesis_finds_nothing(caisson: CaissonHost, tmp_path: Path) -> None:
+    url = gateway_url(caisson.settings)
+    wait_for("the API answers", lambda: answers(url))
+    token, _ = TokenStore.of(caisson.settings).create("schema", make_grant(["build", "read"]), lifetime=None)
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "schemathesis", f"--config-file={CONFIG}", "run"),
+            *(f"{url}/api/openapi.json", f"--header=Authorization: Bearer {token}"),
+            *("--seed=1", "--max-examples=10", "--phases=examples,coverage,fuzzing", "--workers=2"),
+            *("--continue-on-failure", "--warnings=off", "--no-color"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    print(f"\n  schemathesis: {time.monotonic() - began:.0f} s; {done.stdout[-200:]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 generated" not in done.stdout
