@@ -3,7 +3,8 @@
     python -m tests.bench [--quick]
 
 Then what the guard alone adds, by ``tests.bench_guard``, on each engine; what planning a prune costs, by
-``tests.bench_plan``; and what a prune costs and deletes, by Caisson and by others, by ``tests.bench_prune``.
+``tests.bench_plan``; what a prune costs and deletes, by Caisson and by others, by ``tests.bench_prune``; and how fast
+Caisson's own API answers, beside Prefect's, by ``tests.bench_api``.
 
 Every figure is measured in this run; a figure that misses its reach is printed as such.
 """
@@ -33,6 +34,7 @@ from deployments.names import build_deployment
 from deployments.prefect_api import PrefectApi
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
+from tests.bench_api import bench_api
 from tests.bench_disk import bench_disk
 from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.bench_plan import bench_plan
@@ -59,6 +61,7 @@ def main() -> int:
     bench_guard(QUICK if quick else FULL)
     bench_plan()
     bench_prune(200 if quick else 1000)
+    bench_api(quick=quick)
     return 0
 
 

@@ -150,8 +150,8 @@ class Bench:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Nothing that is asked for begins."""
-        queue = f"{self.host.api.api_url}/work_pools/{POOL}/queues/{self.host.name}"
-        httpx.patch(queue, json={"is_paused": True}).raise_for_status()
+        with self.host.api as api:
+            api.patch(f"/work_pools/{POOL}/queues/{self.host.name}", {"is_paused": True})
         yield
 
 

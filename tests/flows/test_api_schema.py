@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from caisson.tokens import make_grant
@@ -22,19 +21,15 @@ CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 @pytest.fixture
 def nothing_begins(caisson: CaissonHost) -> Iterator[None]:
-    """What is asked for while the block runs waits, and is gone afterwards."""
-    queue = f"{caisson.api.api_url}/work_pools/{POOL}/queues/{caisson.name}"
-    httpx.patch(queue, json={"is_paused": True}).raise_for_status()
-    yield
+    """What is asked for meanwhile waits, and is gone afterwards."""
+    queue = f"/work_pools/{POOL}/queues/{caisson.name}"
+    waiting = {"work_queue_name": {"any_": [caisson.name]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
     with caisson.api as api:
-        waiting = {
-            "work_queues": {"name": {"any_": [caisson.name]}},
-            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-        }
-        while runs := api.post("/flow_runs/filter", {**waiting, "limit": 200}):
-            for run in runs:
-                httpx.delete(f"{api.api_url}/flow_runs/{run['id']}").raise_for_status()
-    httpx.patch(queue, json={"is_paused": False}).raise_for_status()
+        api.patch(queue, {"is_paused": True})
+        yield
+        while api.post("/flow_runs/bulk_delete", {"flow_runs": waiting})["deleted"]:
+            pass
+        api.patch(queue, {"is_paused": False})
 
 
 @pytest.mark.usefixtures("nothing_begins")
