@@ -19,6 +19,7 @@ from deployments.webhook_rules import RulesFile, read_rules_file
 from tests.webhook_deliveries import SECRET, signed_headers
 
 DOCS = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text().split("### By a push")[1].split("\n### ")[0]
 EXAMPLE = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)[0]
 runner = CliRunner()
 
@@ -135,3 +136,12 @@ def test_the_api_gets_the_hooks_secrets_and_no_others(file: Path) -> None:
 
 def test_without_a_file_there_are_no_webhooks(tmp_path: Path) -> None:
     assert RulesFile(Settings(_env_file=None, state_dir=tmp_path)).current().hook == ()
+
+
+def test_the_readmes_commands_say_what_its_file_builds(file: Path) -> None:
+    file.write_text(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0])
+    commands = [line.split()[1:] for line in README.splitlines() if line.startswith("caisson ")]
+    check, test = (runner.invoke(app, command) for command in commands)
+    assert (check.exit_code, test.exit_code) == (0, 0), check.output + test.output
+    assert "push to main beyond docs/**" in check.stdout
+    assert "rule 1: none of the 1 changed files is among its paths" in test.stdout

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from caisson.errors import SettingsInvalid
+from caisson.settings import Settings
+from caisson.spec import make_spec, parse_request
 from caisson.webhooks.decision import decide, reason_against
 from caisson.webhooks.event import Event, EventKind, Ignored, Provider
 from caisson.webhooks.rules import read_rules
@@ -210,3 +212,32 @@ def test_no_field_of_a_request_gets_around_the_event() -> None:
         with pytest.raises(SettingsInvalid):
             rules_of(f'on = "push"\nbuild = {{ image = "a", {name} = "{value}" }}')
     assert set(EventKind) == {"push", "tag", "pull_request"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "event", "name"),
+    [
+        ("github", "push", "github-push"),
+        ("github", "push", "github-push-tag"),
+        ("github", "pull_request", "github-pull-request"),
+        ("github", "pull_request", "github-pull-request-fork"),
+        ("gitlab", "Push Hook", "gitlab-push"),
+        ("gitlab", "Tag Push Hook", "gitlab-tag"),
+        ("gitlab", "Merge Request Hook", "gitlab-merge-request"),
+        ("gitlab", "Merge Request Hook", "gitlab-merge-request-fork"),
+        ("gitea", "push", "gitea-push"),
+        ("gitea", "push", "gitea-tag"),
+        ("gitea", "pull_request", "gitea-pull-request-fork"),
+        ("bitbucket", "repo:push", "bitbucket-push"),
+        ("bitbucket", "pullrequest:created", "bitbucket-pull-request"),
+    ],
+)
+def test_what_documented_payloads_build_is_a_valid_request(provider: str, event: str, name: str) -> None:
+    found = one_event(Provider(provider), event, name)
+    rule = f'on = "{found.kind}"\n{"forks = true" if found.from_fork else ""}\nbuild = {{ {FULL} }}'
+    url = f"https://git.example.com/{found.repository}.git"
+    settings = Settings(_env_file=None, credential_hosts={"deploy": ("git.example.com",)})
+    (build,) = decide(hook_of(rule, provider=provider, repository=url), [found]).builds
+    spec = make_spec(parse_request(build.request), settings)
+    assert (str(spec.repository_url), spec.ref, spec.commit) == (url, found.ref, found.commit)
+    assert bool(spec.secrets) is bool(spec.git_credentials) is spec.push is not found.from_fork
