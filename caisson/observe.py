@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from caisson.blob_sizes import sizes_with_blobs
 from caisson.builder import is_builder
 from caisson.deployed import deployed, running
 from caisson.disk import DiskUsage
@@ -301,6 +302,8 @@ def _snapshot(
 ) -> Snapshot:
     own, pushed = ledger.builds.own_images(), ledger.builds.pushed_repositories()
     ranks = deployed(ledger.services.list())
+    stored = ((found.info.size, found.layers) for found in present.values())
+    sizes = sizes_with_blobs(stored) if containerd_store else {}
     images = tuple(
         ImageState(
             id=image_id,
@@ -310,7 +313,9 @@ def _snapshot(
                 {*records[image_id].registries, *pushed.get(image_id, ())} if containerd_store else None,
             ),
             labels=found.info.labels,
-            layers=found.layers,
+            layers=tuple(layer._replace(size=sizes.get(layer.chain_id, layer.size)) for layer in found.layers)
+            if sizes
+            else found.layers,
             parent=found.info.parent if found.info.parent in present else None,
             size=found.info.size,
             first_seen=records[image_id].first_seen,

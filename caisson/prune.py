@@ -48,6 +48,7 @@ MOST_ROUNDS = 5
 _TIMES_MORE = 4
 """So many times what is missing each further plan aims for: the apply stops at the target, whatever was planned."""
 _LONGEST_PAUSE_SECONDS = 2.0
+_DISK_IS_FULL = "no space left on device"
 _ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 
 OnResult = Callable[[ItemResult], None]
@@ -123,12 +124,14 @@ class _Apply:
 
     def run(self, trigger: str) -> PruneReport:
         host, prune_id, started = self._host, uuid.uuid4().hex, self._host.clock()
+        self._keep_reserve()
         before = after = host.read_usage()
         summary = {"items": len(self._plan.items), "reclaimable_bytes": self._plan.reclaimable_bytes}
         host.ledger.prunes.begin(prune_id, started=started, trigger=trigger, plan=summary)
         try:
             self._problem = self._all_rounds()
         finally:
+            self._keep_reserve()
             with suppress(OSError):
                 after = host.read_usage()
             ending = self._ending(after)
@@ -275,6 +278,8 @@ class _Apply:
             return ItemResult(item, "kept", "engine-refused", error.message, time.monotonic() - began)
         except EngineRefused as error:
             self._view.distrust()
+            if self._gives_up_reserve(error):
+                return self._removed(engine, item)
             return ItemResult(item, "failed", "engine-refused", error.message, time.monotonic() - began)
         except EngineUnreachable as error:
             return self._after_time_out(engine, item, error, time.monotonic() - began)
@@ -283,6 +288,16 @@ class _Apply:
         if not was_there:
             return ItemResult(item, "gone", item.rule, "somebody else removed it", time.monotonic() - began)
         return ItemResult(item, "removed", item.rule, item.reason, time.monotonic() - began)
+
+    def _keep_reserve(self) -> None:
+        if self._host.reserve is not None:
+            self._host.reserve.keep()
+
+    def _gives_up_reserve(self, error: EngineRefused) -> bool:
+        """Whether there was one, and the engine may be asked once more."""
+        if _DISK_IS_FULL not in error.message or self._host.reserve is None:
+            return False
+        return self._host.reserve.give_up()
 
     def _remove_one(self, engine: Engine, item: PlanItem) -> bool:
         match item:

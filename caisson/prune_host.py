@@ -9,6 +9,7 @@ from pathlib import Path
 
 from caisson.disk import read_file_system
 from caisson.disk_places import docker_places
+from caisson.disk_reserve import DiskReserve
 from caisson.docker_engine import DockerEngine
 from caisson.engine import EngineInfo
 from caisson.leases import Leases
@@ -29,13 +30,15 @@ def open_prune_host(settings: Settings) -> Iterator[PruneHost]:
         engine = stack.enter_context(DockerEngine(settings.docker_host))
         info = engine.info()
         at_once = _SIDE_BY_SIDE if info.containerd_store else 1
+        root = images_root(info, settings)
         others = (stack.enter_context(DockerEngine(settings.docker_host)) for _ in range(at_once - 1))
         yield PruneHost(
             engines=(engine, *others),
             ledger=ledger,
             leases=leases,
-            read_usage=partial(read_file_system, images_root(info, settings)),
+            read_usage=partial(read_file_system, root),
             containerd_store=info.containerd_store,
+            reserve=DiskReserve(root),
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from caisson.disk import DiskUsage
+from caisson.disk_reserve import DiskReserve
 from caisson.engine import Engine, EngineEvent, ImageID
 from caisson.engine_disk import EngineDisk
 from caisson.engine_disk_read import read_disk
@@ -46,7 +47,7 @@ def _now() -> datetime:
 class PruneHost:
     """One host as a prune works with it. ``engines`` are connections to one engine: one for each removal at once.
 
-    ``read_usage`` reads the file system that holds the data root, and raises ``OSError``.
+    ``read_usage`` reads the file system that holds the data root, and raises ``OSError``; ``reserve`` is kept on it.
     """
 
     engines: Sequence[Engine]
@@ -56,6 +57,7 @@ class PruneHost:
     containerd_store: bool = False
     clock: Callable[[], datetime] = _now
     sleep: Callable[[float], None] = time.sleep
+    reserve: DiskReserve | None = None
 
     @property
     def engine(self) -> Engine:

@@ -117,8 +117,12 @@ class FakeHost:
 
     def size_of(self, image: FakeImage) -> int:
         size = sum(self.sizes[layer] for layer in image.layers)
-        # The containerd store counts compressed blobs too.
-        return size if self.kind == "overlay2" else size + size // 3
+        # The containerd store keeps, and counts, the layers' blobs too; those of a loaded archive are as large.
+        return size * self._copies
+
+    @property
+    def _copies(self) -> int:
+        return 1 if self.kind == "overlay2" else 2
 
     def layers_on_disk(self) -> set[tuple[str, ...]]:
         """Each layer with all those below it."""
@@ -130,7 +134,7 @@ class FakeHost:
     def used_bytes(self) -> int:
         writable = sum(container.writable for container in self.containers.values())
         cache = sum(record.size for record in self.cache)
-        return self.layers_size() + writable + sum(self.volumes.values()) + cache + self.other_bytes
+        return self.layers_size() * self._copies + writable + sum(self.volumes.values()) + cache + self.other_bytes
 
     def read_usage(self) -> DiskUsage:
         """The file system of the data root; inodes follow the bytes, and there may be no fixed number of them."""

@@ -20,7 +20,7 @@ _HERE = "mount -t tmpfs tmpfs /run"
 _IN_ROOT = """
 mount --bind "$2" "$2"
 mkdir -p "$2$1"
-mount --bind "$1" "$2$1"
+mount --rbind "$1" "$2$1"
 cd "$2"
 mount -t proc proc proc
 mount --rbind /sys sys
@@ -46,6 +46,7 @@ class OwnEngine:
     address: str
     holder: subprocess.Popen[bytes]
     options: tuple[str, ...] = ()
+    containerd_store: bool = False
     process: subprocess.Popen[bytes] | None = None
     host: EngineHost = field(init=False)
 
@@ -62,6 +63,10 @@ class OwnEngine:
     def start(self) -> None:
         options = [f"--{name}={self.directory / name}" for name in ("data-root", "exec-root", "pidfile")]
         options += [f"--host={self.host.docker_host}", f"--bip={self.address}/24", *self.options]
+        if self.containerd_store:
+            config = self.directory / "daemon.json"
+            config.write_text('{"features": {"containerd-snapshotter": true}}')
+            options.append(f"--config-file={config}")
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.inside("dockerd", *options), stdout=log, stderr=log)
         wait_for("the engine", self._answers, seconds=30)
@@ -82,11 +87,17 @@ class OwnEngine:
 
 @contextmanager
 def own_engine(
-    address: str, *options: str, disk_bytes: int = 0, inodes: int = 0, root: Path = Path("/")
+    address: str,
+    *options: str,
+    disk_bytes: int = 0,
+    inodes: int = 0,
+    root: Path = Path("/"),
+    containerd_store: bool = False,
 ) -> Iterator[OwnEngine]:
     """An engine whose bridge has ``address``; with ``disk_bytes`` its data root is an ext4 of that size.
 
-    ``options`` are more of dockerd's own. ``root`` is the root directory whose dockerd it is: ``EngineHost.root``.
+    ``options`` are more of dockerd's own. ``root`` is the root directory whose dockerd it is: ``EngineHost.root``. With
+    ``containerd_store`` it keeps images there, which takes a newer one than the host's.
     """
     directory = Path(tempfile.mkdtemp(prefix="caisson-engine-"))
     data_root = directory / "data-root"
@@ -102,7 +113,7 @@ def own_engine(
     command = ["unshare", "--net", "--mount", "--propagation=private", *inner]
     try:
         with subprocess.Popen(tethered(command)) as holder:
-            own = OwnEngine(directory, address, holder, options)
+            own = OwnEngine(directory, address, holder, options, containerd_store)
             try:
                 wait_for("its namespaces", (directory / "ready").exists)
                 own.start()

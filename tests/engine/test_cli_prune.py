@@ -10,9 +10,12 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from typing import Any
 import pytest
 
 from caisson.engine import Engine
-from caisson.errors import BuildCancelled, ImageUnknown, PruneBusy
+from caisson.errors import BuildCancelled, ImageUnknown, PruneBusy, PruneStopped
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.ledger.prunes import Prune
@@ -186,11 +189,11 @@ def test_on_a_terminal_it_asks(
 
 
 def test_ctrl_c_ends_it_after_the_removal_under_way(start: Start, prune: Run, own: Own, prunes: Prunes) -> None:
-    own.load(60)
+    own.load(30)
     process = start("prune", "--policy", str(own.policy), "--apply", "--yes")
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("[3/60] removed"):
+        if line.startswith("[3/30] removed"):
             break
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
@@ -198,11 +201,74 @@ def test_ctrl_c_ends_it_after_the_removal_under_way(start: Start, prune: Run, ow
     assert process.returncode == BuildCancelled.exit_code
     assert err == "Stopping: the removal under way ends first.\n"
     left = len(own.tags)
-    assert 0 < left <= 57
-    assert f"Removed {60 - left} of 60 planned" in out
+    assert 0 < left <= 27
+    assert f"Removed {30 - left} of 30 planned" in out
     assert f"{left} not-reached" in out
     assert [entry.outcome for entry in prunes()] == ["stopped: it was asked to stop"]
     assert f"Removed {left} of {left} planned" in prune("--apply", "--yes").stdout
+    assert own.tags == []
+
+
+@contextmanager
+def relay(directory: Path, engine: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A socket that leads to the engine, and what cuts it off for good, as an engine's end does."""
+    path, streams = directory / "relay.sock", list[socket.socket]()
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
+                server.connect(str(engine))
+                streams.extend((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    def cut() -> None:
+        path.unlink(missing_ok=True)
+        for stream in (listener, *streams):
+            with suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        try:
+            yield path, cut
+        finally:
+            cut()
+            for stream in streams:
+                stream.close()
+
+
+def test_an_engine_that_goes_away_stops_it_and_the_exit_code_tells(
+    environment: dict[str, str], settings: Settings, start: Start, prune: Run, own: Own, prunes: Prunes, tmp_path: Path
+) -> None:
+    own.load(20)
+    with relay(tmp_path, own.host.socket) as (path, cut):
+        environment["CAISSON_DOCKER_HOST"] = f"unix://{path}"
+        process = start("prune", "--policy", str(own.policy), "--apply", "--yes")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("[3/20] removed"):
+                break
+        cut()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == PruneStopped.exit_code == 25
+    assert err.startswith("caisson: The prune ended early: ")
+    assert "What is left goes with the next." in err
+    assert "not-reached" in out
+    assert [entry.outcome.partition(":")[0] for entry in prunes()] == ["stopped"]
+    assert own.tags
+    environment["CAISSON_DOCKER_HOST"] = settings.docker_host
+    assert prune("--apply", "--yes").returncode == 0
     assert own.tags == []
 
 
