@@ -63,6 +63,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX webhook_builds_open ON webhook_builds (state) WHERE state IN ('queued', 'running')",
         "CREATE INDEX webhook_builds_untold ON webhook_builds (due) WHERE told <> state",
     ),
+    # From version 2 to version 3: where a webhook's build is built; empty: on the API's own host.
+    ("ALTER TABLE webhook_builds ADD COLUMN host TEXT NOT NULL DEFAULT ''",),
 )
 VERSION = len(MIGRATIONS)
 

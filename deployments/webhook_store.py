@@ -24,7 +24,7 @@ from deployments.service_store import ServiceStore
 
 KEEP_DELIVERIES = timedelta(days=90)
 KEEP_BUILDS = timedelta(days=7)
-_COLUMNS = "key, hook, request, sha, ref, context, priority, supersede, flow_run_id, state, told, attempts"
+_COLUMNS = "key, hook, request, sha, ref, context, host, priority, supersede, flow_run_id, state, told, attempts"
 # SQLite takes 32,766 values in one statement; a round of fewer leaves others a turn.
 _AT_ONCE = 200
 
@@ -49,6 +49,7 @@ class AskedBuild:
     sha: str
     ref: str
     context: str
+    host: str
     priority: str
     supersede: bool
     flow_run_id: str
@@ -85,8 +86,8 @@ class WebhookStore:
                 keys.append(_key(hook, delivery.id, index))
                 database.execute(
                     "INSERT INTO webhook_builds"
-                    " (key, hook, request, sha, ref, context, priority, supersede, asked, due)"
-                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
+                    " (key, hook, request, sha, ref, context, host, priority, supersede, asked, due)"
+                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
                     (
                         keys[-1],
                         hook,
@@ -94,6 +95,7 @@ class WebhookStore:
                         build.sha,
                         build.ref,
                         build.context,
+                        build.host,
                         str(build.priority),
                         build.supersede,
                         to_stamp(now),
@@ -182,7 +184,7 @@ def _key(hook: str, delivery: str, index: int) -> str:
 
 
 def _build(row: sqlite3.Row | tuple[Any, ...]) -> AskedBuild:
-    key, hook, request, sha, ref, context, priority, supersede, flow_run_id, state, told, attempts = row
+    key, hook, request, sha, ref, context, host, priority, supersede, flow_run_id, state, told, attempts = row
     return AskedBuild(
         key=key,
         hook=hook,
@@ -190,6 +192,7 @@ def _build(row: sqlite3.Row | tuple[Any, ...]) -> AskedBuild:
         sha=sha,
         ref=ref,
         context=context,
+        host=host,
         priority=priority,
         supersede=bool(supersede),
         flow_run_id=flow_run_id,

@@ -18,7 +18,7 @@ class WantedBuild:
     """One build that an event asks for: a ``BuildRequest`` as JSON, and how it goes into the queue.
 
     ``sha`` is the commit that statuses are told of, ``ref`` and ``context`` are theirs, ``rule`` is the rule's place
-    in the file.
+    in the file, ``host`` where to build; empty: where the delivery came in.
     """
 
     request: dict[str, Any]
@@ -27,6 +27,7 @@ class WantedBuild:
     sha: str
     ref: str
     context: str
+    host: str
     priority: Priority
     supersede: bool
 
@@ -104,6 +105,7 @@ def _wanted(hook: Hook, index: int, rule: Rule, event: Event) -> WantedBuild:
         sha=event.sha,
         ref=event.ref,
         context=f"{hook.status.context if hook.status else 'caisson'}/{name}{kind}",
+        host=rule.host or "",
         priority=rule.priority,
         supersede=rule.supersedes,
     )

@@ -76,6 +76,7 @@ class Rule(_Table):
     paths_ignore: Patterns = ()
     forks: bool = False
     skip_ci: bool = True
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})$")] | None = None
     priority: Priority = Priority.NORMAL
     supersede: bool | None = None
     build: dict[str, Any]

@@ -30,7 +30,7 @@ from caisson.webhooks.status import (
     status_message,
     verdict,
 )
-from deployments.names import build_deployment
+from deployments.names import BUILD_FLOW
 from deployments.prefect_pool import PrefectPool
 from deployments.queue import enqueue
 from deployments.server import server_url
@@ -137,7 +137,7 @@ class WebhookWorker:
                     made = enqueue(
                         api,
                         dict(build.request),
-                        deployment=build_deployment(self._settings),
+                        deployment=f"{BUILD_FLOW}/{build.host or self._settings.host_name}",
                         idempotency_key=build.key,
                         priority=Priority(build.priority),
                         supersede=build.supersede,

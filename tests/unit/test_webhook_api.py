@@ -37,6 +37,7 @@ status = {{ token = "status", api = "{api}" }}
 [[hook.rule]]
 on = "push"
 branches = ["main"]
+priority = "high"
 build = {{ image = "team/app" }}
 [[hook]]
 name = "other"
@@ -45,6 +46,7 @@ secret = "other-hook"
 repository = "https://git.example.com/gitea/webhooks.git"
 [[hook.rule]]
 on = "push"
+host = "any"
 build = {{ image = "team/other" }}
 """
 
@@ -129,7 +131,7 @@ def test_a_push_is_put_into_the_queue_and_its_states_are_told(gateway: Gateway) 
     }
     (request,) = [body for path, _, body in gateway.prefect.got if path.endswith("/create_flow_run")]
     assert request["parameters"]["request"]["repository_url"] == "https://github.com/team/app.git"
-    assert {"caisson:origin=webhook/app", "caisson:priority=normal"} < set(request["tags"])
+    assert {"caisson:origin=webhook/app", "caisson:priority=high"} < set(request["tags"])
     for state, words in (("RUNNING", 2), ("COMPLETED", 3)):
         gateway.wait_for(lambda count=words: len(gateway.host.told()) == count - 1)
         gateway.prefect.runs["run-1"] = state
@@ -163,6 +165,8 @@ def test_another_hooks_deliveries_are_its_own(gateway: Gateway) -> None:
     other = (DATA / "gitea-push.json").read_bytes()
     assert gateway.deliver(other, hook="other").status_code == 202
     assert gateway.deliver(other, hook="other").status_code == 200
+    asked = [path for path, _, _ in gateway.prefect.got if "/deployments/name/" in path]
+    assert asked == ["/api/deployments/name/build-image/b1", "/api/deployments/name/build-image/any"]
 
 
 @pytest.mark.parametrize(

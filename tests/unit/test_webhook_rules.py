@@ -36,13 +36,13 @@ def test_a_push_builds_the_commit_of_the_repository_that_the_file_names() -> Non
 def test_each_rule_that_matches_builds() -> None:
     hook = hook_of(
         MAIN,
-        'on = "push"\nname = "docs"\nbuild = { image = "team/docs", context = "docs" }\npriority = "low"',
+        'on = "push"\nname = "docs"\nhost = "any"\nbuild = { image = "team/docs", context = "docs" }\npriority = "low"',
         'on = "tag"\nbuild = { image = "team/app" }',
     )
     decision = decide(hook, [PUSH])
-    assert [(build.request["image"], build.priority.value) for build in decision.builds] == [
-        ("team/app", "normal"),
-        ("team/docs", "low"),
+    assert [(build.request["image"], build.priority.value, build.host) for build in decision.builds] == [
+        ("team/app", "normal", ""),
+        ("team/docs", "low", "any"),
     ]
     assert decision.reasons == ("rule 3: it is for tag events",)
 
