@@ -1,16 +1,20 @@
-"""The host's metrics in Prometheus' text format (version 0.0.4): those that are written as files for node_exporter."""
+"""Metrics in Prometheus' text format (version 0.0.4): the queue's, and those of this host that are in files as well."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import PlainTextResponse
 
+from caisson.metrics import metrics_file, render
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
 from deployments.api.context import ApiContext
+from deployments.api.queue_metrics import read_queue_metrics
+from deployments.names import SHARED_QUEUE, host_queue
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,8 +28,10 @@ def router(context: ApiContext) -> APIRouter:
     )
     def metrics(_: TokenRecord = caller) -> PlainTextResponse:
         settings = context.settings
-        directory = Path(settings.metrics_dir) if settings.metrics_dir else settings.state_dir / "metrics"
-        return PlainTextResponse(collected(directory), media_type=CONTENT_TYPE)
+        queues = (host_queue(settings.host_name), SHARED_QUEUE)
+        with context.prefect.api() as api:
+            queue = render(read_queue_metrics(api, queues, datetime.now(UTC)))
+        return PlainTextResponse(queue + collected(metrics_file(settings).parent), media_type=CONTENT_TYPE)
 
     return routes
 

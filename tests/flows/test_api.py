@@ -313,3 +313,10 @@ def test_the_readmes_way_over_caissons_api_works_as_it_stands(
     assert state == "succeeded"
     assert image.startswith("sha256:")
     assert (tmp_path / "caisson.token").stat().st_mode & 0o077 == 0
+
+
+def test_metrics_tell_of_the_queue(connect: Connect, caisson: CaissonHost) -> None:
+    text = connect("read").get("/metrics").text
+    assert "caisson_prefect_up 1.0" in text
+    for name in ("waiting", "running", "oldest_seconds"):
+        assert re.search(rf'^caisson_queue_{name}{{queue="{caisson.name}"}} \d', text, re.MULTILINE), text

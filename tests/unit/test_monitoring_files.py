@@ -13,17 +13,17 @@ import yaml
 
 from caisson.disk_metrics import METRICS as DISK_METRICS
 from caisson.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from deployments.api.queue_metrics import GAUGES as QUEUE_GAUGES
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deployments/prometheus/caisson.rules.yaml"
 RULES_TEST = Path(__file__).parent / "data/caisson.rules.test.yaml"
 DASHBOARD = ROOT / "deployments/grafana/caisson.json"
-QUEUE_METRICS = {"caisson_queue_waiting", "caisson_queue_running", "caisson_queue_oldest_seconds"}
 KNOWN = {
     *DISK_METRICS,
     *COUNTERS,
     *GAUGES,
-    *QUEUE_METRICS,
+    *QUEUE_GAUGES,
     *(f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count")),
 }
 

@@ -1,0 +1,81 @@
+"""The queue as Prometheus metrics: builds that wait and that run, by work queue. Only counting, by Prefect's word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from caisson.errors import ServiceUnreachable
+from deployments.names import BUILD_FLOW
+from deployments.prefect_api import PrefectApi
+
+WAITING = "caisson_queue_waiting"
+RUNNING = "caisson_queue_running"
+OLDEST = "caisson_queue_oldest_seconds"
+PREFECT_UP = "caisson_prefect_up"
+GAUGES: Mapping[str, str] = {
+    WAITING: "Builds that wait in a work queue",
+    RUNNING: "Builds of a work queue that run, or are being started or cancelled",
+    OLDEST: "How long the build that waits longest has waited in a work queue",
+    PREFECT_UP: "Whether Prefect's API answered; the other metrics of the queue are absent where it did not",
+}
+_WAITING_STATES = ("SCHEDULED",)
+_RUNNING_STATES = ("PENDING", "RUNNING", "CANCELLING")
+_PAGE = 200
+_MOST_PAGES = 25
+
+
+def read_queue_metrics(api: PrefectApi, queues: Iterable[str], now: datetime) -> list[Metric]:
+    """The queue now; ``queues`` are told even where they are empty, so that no series comes and goes."""
+    try:
+        runs = list(_runs(api))
+    except ServiceUnreachable:
+        return [_gauge(PREFECT_UP, {(): 0}, ())]
+    return queue_families(runs, queues, now)
+
+
+def queue_families(runs: Sequence[Mapping[str, Any]], queues: Iterable[str], now: datetime) -> list[Metric]:
+    """The metrics of these flow runs, as Prefect's API gives them."""
+    waiting = dict.fromkeys(queues, 0.0)
+    running, oldest = waiting.copy(), waiting.copy()
+    for run in runs:
+        queue = str(run.get("work_queue_name") or "")
+        for values in (waiting, running, oldest):
+            values.setdefault(queue, 0.0)
+        if run["state_type"] in _WAITING_STATES:
+            waiting[queue] += 1
+            since = datetime.fromisoformat(run["expected_start_time"])
+            oldest[queue] = max(oldest[queue], (now - since) / timedelta(seconds=1))
+        else:
+            running[queue] += 1
+    return [
+        _gauge(PREFECT_UP, {(): 1}, ()),
+        *(
+            _gauge(name, {(queue,): value for queue, value in sorted(values.items())}, ("queue",))
+            for name, values in ((WAITING, waiting), (RUNNING, running), (OLDEST, oldest))
+        ),
+    ]
+
+
+def _runs(api: PrefectApi) -> Iterator[dict[str, Any]]:
+    wanted = {
+        "flows": {"name": {"any_": [BUILD_FLOW]}},
+        "flow_runs": {"state": {"type": {"any_": [*_WAITING_STATES, *_RUNNING_STATES]}}},
+        "sort": "ID_DESC",
+        "limit": _PAGE,
+    }
+    for page in range(_MOST_PAGES):
+        runs = api.post("/flow_runs/filter", {**wanted, "offset": page * _PAGE})
+        yield from runs
+        if len(runs) < _PAGE:
+            return
+
+
+def _gauge(name: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]) -> Metric:
+    family = GaugeMetricFamily(name, GAUGES[name], labels=labels)
+    for key, value in values.items():
+        family.add_metric(list(key), value)
+    return family
