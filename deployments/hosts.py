@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from caisson.git import parse_repository_url
 from caisson.placing import Candidate
 
 VARIABLE_PREFIX = "caisson-host-"
 TAG = "caisson:host"
 MOST_REPOSITORIES = 300
 _MARK_DIGITS = 10
+_PROTOCOLS = ("https", "http", "ssh", "git")
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,15 @@ def variable_name(host: str) -> str:
 
 
 def repository_mark(url: str) -> str:
-    """A short mark of a repository, the same for the spellings of its URL that differ at the end only.
+    """A short mark of a repository, the same for the usual spellings of its URL.
 
-    >>> repository_mark("https://git/a.git") == repository_mark("https://git/a/") != repository_mark("https://git/b")
+    >>> repository_mark("https://Git/a.git") == repository_mark("https://git/a/") != repository_mark("https://git/b")
     True
     """
-    plain = url.strip().rstrip("/").removesuffix(".git")
+    try:
+        plain = parse_repository_url(url, _PROTOCOLS).canonical()
+    except ValueError:
+        plain = url
     return hashlib.sha256(plain.encode()).hexdigest()[:_MARK_DIGITS]
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from caisson.errors import ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
+from deployments.same_origin import is_loopback
 from deployments.state import StateDir
 
 # Inherited, these would point our processes to another Prefect than ours.
@@ -26,7 +27,6 @@ FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PRE
 DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
 _EVENTS_OF_EACH_RUN = tuple(f"prefect.flow-run.{state}" for state in ("Submitting", "Pending", "Running", "Completed"))
 _DAY_SECONDS = 86_400
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
 
 
@@ -57,7 +57,7 @@ def run_server(settings: Settings) -> NoReturn:
     without a password: who has it can run commands on every host.
     """
     state = StateDir(settings.state_dir).create()
-    if not settings.api_auth and settings.server_host not in _LOOPBACK:
+    if not settings.api_auth and not is_loopback(settings.server_host):
         raise SettingsInvalid(
             f"CAISSON_SERVER_HOST: {settings.server_host} can be reached by others, and CAISSON_API_AUTH is not set.",
             hint="Set CAISSON_API_AUTH to user:password, or listen on 127.0.0.1.",
