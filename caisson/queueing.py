@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
@@ -88,10 +88,14 @@ class Place:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """Whom the host takes now, in this order, and where the others stand, in theirs."""
+    """Whom the host takes now, in this order, and where the others stand, in theirs.
+
+    ``served`` is when a build of each repository was last taken, those of now among them, for the next time.
+    """
 
     take: tuple[str, ...]
     waits: tuple[Place, ...]
+    served: Mapping[str, datetime]
 
 
 def plan_queue(waiting: Iterable[Waiting], room: HostRoom, now: datetime) -> QueuePlan:
@@ -101,14 +105,14 @@ def plan_queue(waiting: Iterable[Waiting], room: HostRoom, now: datetime) -> Que
     take: list[str] = []
     while len(take) < free and (build := line.pop(now, limit=room.per_repository)) is not None:
         take.append(build.id)
-    running = line.running.copy()
+    running, served = line.running.copy(), dict(line.served)
     waits: list[Place] = []
     # The rest in the order in which it would be taken, were there room without end.
     while (build := line.pop(now, limit=0)) is not None:
         at_limit = 0 < room.per_repository <= running[build.repository]
         reason = room.closed or (REPOSITORY_LIMIT if at_limit else _builds_ahead(len(waits)))
         waits.append(Place(build.id, len(waits), f"waits: {reason}"))
-    return QueuePlan(tuple(take), tuple(waits))
+    return QueuePlan(tuple(take), tuple(waits), served)
 
 
 def _builds_ahead(count: int) -> str:
@@ -120,7 +124,8 @@ class _Line:
 
     def __init__(self, waiting: Iterable[Waiting], room: HostRoom) -> None:
         self.running = Counter(room.running)
-        self._served = dict(room.served or {})
+        self._now = datetime.min.replace(tzinfo=UTC)
+        self.served = dict(room.served or {})
         self._of: dict[str, deque[Waiting]] = defaultdict(deque)
         builds = {build.id: build for build in waiting}.values()
         for build in sorted(builds, key=lambda build: (build.since + SHIFT[build.priority], build.since, build.id)):
@@ -137,10 +142,11 @@ class _Line:
         if not line:
             del self._of[build.repository]
         self.running[build.repository] += 1
-        self._served[build.repository] = now
+        # Later than the one before, or two that are served together would tie and the same one win each time.
+        self.served[build.repository] = self._now = max(now, self._now) + timedelta(microseconds=1)
         return build
 
     def _position(self, build: Waiting) -> tuple[datetime, datetime, str]:
-        stands = max(build.since, self._served.get(build.repository, build.since))
+        stands = max(build.since, self.served.get(build.repository, build.since))
         shift = SHIFT[build.priority] + self.running[build.repository] * SHIFT_PER_RUNNING
         return stands + shift, build.since, build.id

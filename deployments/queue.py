@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from caisson.git import is_full_sha, parse_repository_url
+from caisson.git import is_full_sha
 from caisson.queueing import PRIORITY_TAG, SHIFT, Priority, Supersede, priority_of
 from caisson.request import BuildRequest
 from caisson.spec import parse_request
 from deployments.prefect_api import PrefectApi
+from deployments.queued import one_spelling
 from deployments.trigger import PAGE, FlowRunId, create_run, deployment_id_of
 
 REQUEST_TAG = "caisson:request="
@@ -30,7 +31,6 @@ ASKED_LABEL = "caisson.asked"
 _ENDED_LATELY = timedelta(hours=2)
 _WAITS = ("SCHEDULED",)
 _GOES_ON = ("SCHEDULED", "PENDING", "RUNNING")
-_PROTOCOLS = ("https", "http", "ssh", "git")
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,7 @@ def _tag(prefix: str, *parts: object) -> str:
 
 
 def _branch_tag(target: str, asked: BuildRequest) -> str:
-    try:
-        repository = parse_repository_url(asked.repository_url, _PROTOCOLS).canonical()
-    except ValueError:
-        repository = asked.repository_url
-    return _tag(BRANCH_TAG, target, repository, asked.ref, asked.image)
+    return _tag(BRANCH_TAG, target, one_spelling(asked.repository_url), asked.ref, asked.image)
 
 
 def _find(

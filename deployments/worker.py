@@ -49,6 +49,7 @@ from deployments.fellows import Fellows
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
+from deployments.offers import offered_runs
 from deployments.ownership import owner_of, taken_message
 from deployments.placement import Placement
 from deployments.processes import ProcessIdentity
@@ -118,7 +119,9 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
 
     def __init__(self, settings: Settings, *, reaper: Reaper) -> None:
         self._care_queue = care_queue(settings.host_name)
-        self._slots = Slots(settings.concurrency, care_queue=self._care_queue)
+        self._slots = Slots(
+            settings.concurrency, care_queue=self._care_queue, per_repository=settings.repository_concurrency
+        )
         super().__init__(
             work_pool_name=POOL,
             work_queues=[host_queue(settings.host_name), self._care_queue, SHARED_QUEUE],
@@ -259,6 +262,9 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             logger.warning("Can't take run %s: %s", flow_run.id, error)
             return False
         return state.is_pending()
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        return await offered_runs(self.client, [host_queue(self.name), self._care_queue, SHARED_QUEUE])
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         here, again = await self._placement.fitting(self.client, flow_run_response, free_slots=self._free_slots)
