@@ -88,7 +88,7 @@ class Build:
         self.spec, self.settings, self.engine, self.secrets = spec, settings, engine, secrets
         self._asked_cpus = request.limits.cpus
         self.started = now or datetime.now(UTC)
-        self._clock = time.monotonic()
+        self.clock = time.monotonic()
         seconds = spec.limits.timeout_seconds + settings.deadline_grace_seconds
         build_id = uuid.uuid4().hex[:12]
         self.identity = BuildIdentity(
@@ -158,7 +158,7 @@ class Build:
         self._finished(name, begin, "completed", "")
 
     def _finished(self, name: str, begin: float, state: str, reason: str) -> None:
-        start, seconds = round(begin - self._clock, 3), round(time.monotonic() - begin, 3)
+        start, seconds = round(begin - self.clock, 3), round(time.monotonic() - begin, 3)
         self.record.steps.append(
             StepReport.model_validate(
                 {"name": name, "state": state, "start": start, "seconds": seconds, "reason": reason}
@@ -253,7 +253,7 @@ class Build:
             size=record.size,
             new_bytes=record.new_bytes,
             started=self.started,
-            seconds=round(time.monotonic() - self._clock, 3),
+            seconds=round(time.monotonic() - self.clock, 3),
             steps=record.steps,
             dockerfile_steps=[
                 DockerfileStepReport(

@@ -124,6 +124,14 @@ class EngineRefused(CaissonError):
     exit_code = 22
 
 
+class EngineFault(CaissonError):
+    """The engine failed at what it does every day, such as starting the process of a step."""
+
+    kind = "engine-fault"
+    exit_code = 26
+    retryable = True
+
+
 class RemovalRefused(EngineRefused):
     """The engine would remove something by force only: it is in use, others stand on it, or it has several names."""
 
@@ -243,6 +251,14 @@ class BuildFailed(CaissonError):
 
     kind = "build-failed"
     exit_code = 45
+
+
+class BaseImageUnreachable(CaissonError):
+    """A base image's registry could not be reached, or had a fault of its own."""
+
+    kind = "base-image-unreachable"
+    exit_code = 47
+    retryable = True
 
 
 class GuardDenied(CaissonError):

@@ -7,10 +7,12 @@ import re
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
 from caisson.errors import (
+    BaseImageUnreachable,
     BuildFailed,
     BuildStepFailed,
     CaissonError,
     DockerfileInvalid,
+    EngineFault,
     EngineLost,
     EngineUnreachable,
     GuardDenied,
@@ -43,6 +45,32 @@ _IMAGE_MISSING = re.compile(
     r"error getting credentials|unable to find image|Get \"https?://",
     re.IGNORECASE,
 )
+# net/http, net and TLS of Go, as the engine repeats them; and what a registry answers when it is out of order.
+_NETWORK_FAULT = re.compile(
+    r"dial tcp|i/o timeout|TLS handshake timeout|connection re(?:fused|set)|no such host|network is unreachable"
+    r"|no route to host|context deadline exceeded|Client\.Timeout|unexpected EOF|: EOF\b|server misbehaving"
+    r"|unexpected status(?: code)?.*\b(?:429|5\d\d)\b|temporary failure in name resolution",
+    re.IGNORECASE,
+)
+# runc loses its child before a step's first instruction, on a loaded host; libcontainer/process_linux.go.
+_ENGINE_FAULT = re.compile(
+    r"runc (?:run|create) failed: unable to start container process: waiting for init preliminary setup"
+    r"|failed to create (?:shim )?task.*(?:connection reset by peer|ttrpc: closed|deadline exceeded)",
+    re.IGNORECASE | re.DOTALL,
+)
+# A command is quoted in the engine's words, and could say anything itself.
+_COMMAND = re.compile(r"process \".*\" did not|executor failed running \[.*\]|The command '.*' returned", re.DOTALL)
+
+
+def _engine_fault(progress: BuildProgress, tail: list[str]) -> str:
+    """What the engine itself says of its fault; empty where it says that a program ended, or something else."""
+    step = progress.failed_step
+    said = [progress.error, step.error if step else ""]
+    if not any(said):
+        # The classic builder's last line; after a program's own words comes one with its exit code.
+        said = tail[-1:]
+    words = [_COMMAND.sub("", text) for text in said]
+    return next((text.strip() for text in words if _ENGINE_FAULT.search(text)), "")
 
 
 def classify_build_failure(
@@ -76,6 +104,12 @@ def classify_build_failure(
             hint="Raise limits.pids, or let the step start fewer processes.",
             details={**details, "pids_refused": evidence.pids_refused, "pids": limits.pids},
         )
+    if fault := _engine_fault(progress, tail):
+        return EngineFault(
+            f"The engine could not run the build{where}: {_last(fault)}.",
+            hint="Start the build again; if it comes again, see the engine's log.",
+            details=details,
+        )
     text = "\n".join([progress.error, *(item.error for item in progress.steps if item.error), *tail[-5:]])
     if step is not None and step.exit_code is not None:
         return BuildStepFailed(
@@ -96,7 +130,8 @@ def classify_build_failure(
             details=details,
         )
     if _IMAGE_MISSING.search(text):
-        return BuildFailed(
+        kind = BaseImageUnreachable if _NETWORK_FAULT.search(text) else BuildFailed
+        return kind(
             f"A base image can't be had: {_reason(progress, tail)}.",
             hint="Check its name, and that the host reaches the registry or has the image.",
             details=details,

@@ -39,6 +39,7 @@ SHIFT = {Priority.HIGH: timedelta(hours=-4), Priority.NORMAL: timedelta(), Prior
 SHIFT_PER_RUNNING = timedelta(hours=1)
 
 REPOSITORY_LIMIT = "repository limit"
+NEXT = "it is the next one"
 
 
 def priority_of(tags: Iterable[str]) -> Priority:
@@ -116,7 +117,7 @@ def plan_queue(waiting: Iterable[Waiting], room: HostRoom, now: datetime) -> Que
 
 
 def _builds_ahead(count: int) -> str:
-    return f"{count} build{'' if count == 1 else 's'} ahead" if count else "the next free slot"
+    return f"{count} build{'' if count == 1 else 's'} ahead" if count else NEXT
 
 
 class _Line:

@@ -273,11 +273,11 @@ def _build_there(request: BuildRequest, settings: Settings, api: PrefectApi, *, 
     from deployments.cli_view import make_view
 
     with api:
-        run = start(api, request, host or settings.host_name)
+        asked = start(api, request, host or settings.host_name)
         if detach:
-            return Ended(run=run, url=run_url(api, run))
+            return Ended(run=asked.flow_run_id, url=run_url(api, asked.flow_run_id))
         with make_view(sys.stdout) as view:
-            return watch(api, run, settings, view)
+            return watch(api, asked, settings, view)
 
 
 def _show_end(ended: Ended, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from caisson import errors
 from caisson.build import report_file
 from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable
+from caisson.queueing import NEXT
 from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.request import BuildRequest
 from caisson.settings import Settings
@@ -24,6 +25,8 @@ from deployments.cli_view import BuildView, StepState
 from deployments.host_states import waiting_reason
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
+from deployments.queue import Enqueued, enqueue
+from deployments.queue_places import places
 from deployments.trigger import (
     FlowRunId,
     LogLine,
@@ -33,11 +36,11 @@ from deployments.trigger import (
     cancel,
     follow,
     run_state,
-    trigger_build,
 )
 
 _WARNING = 30
 _WAITING_SECONDS = 8.0
+_PLACE_SECONDS, _PLACE_AGAIN_SECONDS = 2.0, 5.0
 # Lines are sent every 0.3 s (deployments.server) and asked for every 0.25 s (deployments.trigger).
 _HELD_SECONDS = 0.7
 
@@ -49,13 +52,9 @@ _KINDS = {
 }
 
 
-def start(api: PrefectApi, request: BuildRequest, host: str) -> FlowRunId:
-    """Create the run; raises ``ServiceUnreachable``, ``RequestInvalid``."""
-    return trigger_build(
-        api,
-        {"request": request.model_dump(mode="json")},
-        deployment=f"{BUILD_FLOW}/{host}",
-    )
+def start(api: PrefectApi, request: BuildRequest, host: str) -> Enqueued:
+    """Ask for the build; an equal one that waits is joined. Raises ``ServiceUnreachable``, ``RequestInvalid``."""
+    return enqueue(api, request.model_dump(mode="json"), deployment=f"{BUILD_FLOW}/{host}")
 
 
 def run_url(api: PrefectApi, run: str) -> str:
@@ -63,14 +62,22 @@ def run_url(api: PrefectApi, run: str) -> str:
     return f"{api.api_url.removesuffix('/api')}/runs/flow-run/{run}"
 
 
-def watch(api: PrefectApi, run: FlowRunId, settings: Settings, view: BuildView) -> Ended:
-    """Show the run until it has ended. A signal cancels it and waits for its end; a second one waits no more."""
+def watch(api: PrefectApi, asked: Enqueued, settings: Settings, view: BuildView) -> Ended:
+    """Show the run until it has ended. A signal cancels it and waits for its end; a second one waits no more.
+
+    A run that others had asked for is theirs: a signal ends the showing alone.
+    """
+    run = asked.flow_run_id
     view.say(f"Run {run}: {run_url(api, run)}")
+    if asked.joined:
+        view.say("The same build had been asked for already: this is its run.")
     with signals_cancel(times=2):
         try:
             try:
-                state = _show(api, run, view)
+                state = _show(api, run, settings, view)
             except KeyboardInterrupt:
+                if asked.joined:
+                    return _left_alone(api, run)
                 view.say("Cancelling: waiting until the builder is gone (Ctrl-C again: not waiting).")
                 state = cancel(api, run)
         except KeyboardInterrupt:
@@ -86,12 +93,24 @@ def watch(api: PrefectApi, run: FlowRunId, settings: Settings, view: BuildView) 
         return ended(api, run, state, settings)
 
 
-def _show(api: PrefectApi, run: FlowRunId, view: BuildView) -> RunChanged:
-    shown = _Shown(view, why=lambda: waiting_reason(api, run))
+def _left_alone(api: PrefectApi, run: FlowRunId) -> Ended:
+    failure = BuildCancelled(
+        f"Run {run} goes on: it had been asked for before this command.",
+        hint=f"It can be cancelled in Prefect's UI; see `caisson logs {run} --follow`.",
+    )
+    return Ended(failure=failure.to_dict(), run=run, url=run_url(api, run))
+
+
+def _show(api: PrefectApi, run: FlowRunId, settings: Settings, view: BuildView) -> RunChanged:
+    shown = _Shown(view, place=lambda: _place(api, run, settings), why=lambda: waiting_reason(api, run))
     for event in follow(api, run, sleep=shown.sleep):
         shown.add(event)
     shown.flush()
     return shown.state or run_state(api, run)
+
+
+def _place(api: PrefectApi, run: FlowRunId, settings: Settings) -> str:
+    return next((place.reason for place in places(api, settings) if place.flow_run_id == run), "")
 
 
 class _Shown:
@@ -102,15 +121,23 @@ class _Shown:
     """
 
     def __init__(
-        self, view: BuildView, *, clock: Callable[[], float] = time.monotonic, why: Callable[[], str] = str
+        self,
+        view: BuildView,
+        *,
+        place: Callable[[], str] = str,
+        why: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
+        self._place = place
         self._why = why
         self._clock = clock
         self._events: list[tuple[float, RunEvent]] = []
         self._running: set[str] = set()
         self._began = clock()
         self._said = False
+        self._told = ""
+        self._tell_at = self._began + _PLACE_SECONDS
         self.state: RunChanged | None = None
 
     def add(self, event: RunEvent) -> None:
@@ -122,7 +149,19 @@ class _Shown:
             self._said = True
             why = self._why() or "is its host's Caisson running, or busy with other builds?"
             self._view.say(f"Nobody has taken the run yet: {why}")
+        self._tell_place()
         time.sleep(seconds)
+
+    def _tell_place(self) -> None:
+        """Why the build waits, when it has waited for a moment, and each time when that has changed."""
+        now = self._clock()
+        if now < self._tell_at or self.state is None or self.state.state_type != "SCHEDULED":
+            return
+        self._tell_at = now + _PLACE_AGAIN_SECONDS
+        reason = self._place()
+        if reason and reason != self._told:
+            self._told, self._said = reason, NEXT not in reason
+            self._view.say(f"The build {reason}.")
 
     def flush(self) -> None:
         """Show all that has come in, in the order in which it happened."""

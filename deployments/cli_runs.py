@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from deployments.cli_table import table_lines
 from deployments.cli_view import printable
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
+from deployments.queue_places import places
 from deployments.trigger import FINAL, FlowRunId, LogLine, follow
 
 _RUN = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
@@ -49,6 +50,8 @@ class BuildRow:
     seconds: float = 0
     failure: str = ""
     host: str = ""
+    place: str = ""
+    """Why it waits, while it does."""
 
 
 def list_builds(settings: Settings, *, limit: int) -> list[BuildRow]:
@@ -59,9 +62,16 @@ def list_builds(settings: Settings, *, limit: int) -> list[BuildRow]:
         rows = [row_of_report(report) for report in _reports(settings, limit)]
     else:
         with api:
-            rows += _runs(api, limit)
+            rows += _with_places(api, settings, _runs(api, limit))
     # A run that has not started yet is the newest of all.
     return sorted(rows, key=lambda row: (not row.started, row.started), reverse=True)[:limit]
+
+
+def _with_places(api: PrefectApi, settings: Settings, rows: list[BuildRow]) -> list[BuildRow]:
+    if all(row.started for row in rows):
+        return rows
+    reasons = {str(place.flow_run_id): place.reason for place in places(api, settings)}
+    return [replace(row, place=reasons.get(row.run, "")) for row in rows]
 
 
 def _say(text: str) -> None:
@@ -166,7 +176,9 @@ def print_builds(rows: Iterable[BuildRow], *, as_json: bool) -> None:
 def _cells(row: BuildRow) -> tuple[str, ...]:
     return (
         row.run[:12],
-        shorten(f"{row.state}{f' ({row.failure})' if row.failure and row.failure != row.state else ''}", 34),
+        shorten(
+            f"{row.place or row.state}{f' ({row.failure})' if row.failure and row.failure != row.state else ''}", 44
+        ),
         shorten(clean(row.image), 50),
         shorten(clean(row.ref), 24) or "-",
         row.sha[:7] or "-",

@@ -159,9 +159,9 @@ def image_name(url: str) -> str:
 def build(request: BuildRequest, settings: Settings) -> Ended:
     """Trigger the build through the API and show it until it has ended; Ctrl-C cancels it."""
     with PrefectApi.of(settings) as api:
-        run = cli_remote.start(api, request, settings.host_name)
+        asked = cli_remote.start(api, request, settings.host_name)
         with make_view(sys.stdout) as view:
-            return cli_remote.watch(api, run, settings, view)
+            return cli_remote.watch(api, asked, settings, view)
 
 
 def _failed(ended: Ended) -> int:

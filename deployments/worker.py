@@ -63,7 +63,8 @@ logger = logging.getLogger("caisson.worker")
 
 SCHEDULED = "prefect.flow-run.Scheduled"
 CANCELLING = "prefect.flow-run.Cancelling"
-CANCEL_GRACE_SECONDS = 30.0
+# A cancelled build is gone within ten seconds: what its own clean-up takes, or else what killing and reaping it takes.
+CANCEL_GRACE_SECONDS = 6.0
 ABANDONED_GRACE_SECONDS = 8.0
 ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0

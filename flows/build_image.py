@@ -18,6 +18,7 @@ from caisson.report import BuildReport
 from caisson.request import BuildRequest
 from caisson.settings import Settings, load_settings
 from caisson.spec import make_spec
+from tasks.attempts import Attempts
 from tasks.build_image import build_image as build_image_step
 from tasks.check_disk import check_disk
 from tasks.check_dockerfile import check_dockerfile
@@ -30,7 +31,7 @@ from tasks.publish_report import publish_report, reports_unbegun
 from tasks.push_image import push_image
 from tasks.remove_builder import remove_builder
 from tasks.resolve_commit import resolve_commit
-from tasks.reuse_image import reuse_image
+from tasks.reuse_image import reuse_image, spec_turn
 from tasks.secrets import load_secrets
 from tasks.start_builder import start_builder
 from tasks.tag_image import tag_image
@@ -77,21 +78,42 @@ def run_build(
     flow_run_id: str = "",
     on_start: Callable[[Build], None] | None = None,
 ) -> BuildReport:
-    """The whole chain; raises a ``CaissonError``, with its report published first."""
+    """The whole chain, tried again where that can help; raises a ``CaissonError``, with its report published first."""
+    attempts = Attempts(settings)
+    while True:
+        attempts.clean_slate()
+        report = _try(request, settings, attempts, call=call, flow_run_id=flow_run_id, on_start=on_start)
+        if report is not None:
+            return report
+
+
+def _try(
+    request: BuildRequest,
+    settings: Settings,
+    attempts: Attempts,
+    *,
+    call: StepCaller,
+    flow_run_id: str,
+    on_start: Callable[[Build], None] | None,
+) -> BuildReport | None:
+    """The chain once; None: it is to be tried again."""
     with contextlib.ExitStack() as stack:
         with reports_unbegun(request, settings, flow_run_id):
-            spec = make_spec(request, settings)
+            spec = attempts.fit(make_spec(request, settings))
             secrets = load_secrets(name for name in (*spec.secrets, spec.git_credentials) if name)
             engine = stack.enter_context(DockerEngine(settings.docker_host))
             build = stack.enter_context(
                 Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id)
             )
+        attempts.tell(build)
         if on_start is not None:
             on_start(build)
         try:
             with hold_lease(build):
                 _steps(build, call)
         except BaseException as error:
+            if attempts.may_try_again(build, error):
+                return None
             publish_report(build, build.report(error))
             raise
         report = build.report()
@@ -132,12 +154,13 @@ def _steps(build: Build, call: StepCaller) -> None:
             with BuildTimeout(build.engine, container, spec.limits.timeout_seconds) as build.timeout:
                 builder = call(start_builder, build, container, socket, group)
                 chosen = call(resolve_commit, build, builder)
-                image = call(reuse_image, build, chosen)
-                if image is None:
-                    call(clone, build, builder, chosen)
-                    call(check_dockerfile, build, builder, dockerfiles)
-                    image = call(build_image_step, build, builder)
-                call(tag_image, build, image)
+                with spec_turn(build) as turn:
+                    image = call(reuse_image, build, chosen, turn)
+                    if image is None:
+                        call(clone, build, builder, chosen)
+                        call(check_dockerfile, build, builder, dockerfiles)
+                        image = call(build_image_step, build, builder)
+                    call(tag_image, build, image)
             call(remove_builder, build, container)
         except BaseException:
             # Once more where a cancel came into the clean-up; and what ended the build is the failure to tell, whatever

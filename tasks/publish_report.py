@@ -31,7 +31,8 @@ from tasks.export_trace import export_trace
 from tasks.step import run_logger
 
 _MOST_SECONDS = 10.0
-"""Prefect's client tries for 62 s to reach a dead API; a cancelled run is killed after 30 s."""
+_MOST_SECONDS_OF_A_CANCELLED = 3.0
+"""Prefect's client tries for 62 s to reach a dead API; a cancelled run is killed after 6 s."""
 
 
 def publish_report(build: Build, report: BuildReport) -> None:
@@ -73,7 +74,8 @@ def _publish(report: BuildReport, settings: Settings | None, redact: Callable[[s
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         try:
-            _create(_artifacts(report, context.flow_run.id))
+            most = _MOST_SECONDS_OF_A_CANCELLED if report.outcome == "cancelled" else _MOST_SECONDS
+            _create(_artifacts(report, context.flow_run.id), most_seconds=most)
         except Exception as error:
             logger.warning(redact(f"The report could not be shown in Prefect ({type(error).__name__}: {error})."))
     if settings is not None:
@@ -114,7 +116,7 @@ def _artifacts(report: BuildReport, flow_run_id: UUID) -> tuple[ArtifactCreate, 
     )
 
 
-def _create(artifacts: Sequence[ArtifactCreate]) -> None:
+def _create(artifacts: Sequence[ArtifactCreate], *, most_seconds: float) -> None:
     """Create them in Prefect; raises what went wrong, or ``TimeoutError`` for an API that does not answer in time."""
     failures: list[Exception] = []
 
@@ -129,8 +131,8 @@ def _create(artifacts: Sequence[ArtifactCreate]) -> None:
     # A thread, since a call in this one can't be given up; with this context, for the run's client and settings.
     thread = threading.Thread(target=copy_context().run, args=(work,), name="publish-report", daemon=True)
     thread.start()
-    thread.join(_MOST_SECONDS)
+    thread.join(most_seconds)
     if thread.is_alive():
-        raise TimeoutError(f"the API did not answer within {_MOST_SECONDS:g} s")
+        raise TimeoutError(f"the API did not answer within {most_seconds:g} s")
     if failures:
         raise failures[0]

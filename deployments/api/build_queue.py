@@ -8,15 +8,14 @@ from http import HTTPStatus
 
 from caisson.errors import ServiceUnreachable
 from caisson.request import BuildRequest
+from caisson.settings import Settings
 from caisson.tokens import TokenRecord
 from deployments.api.build_view import QueuePlace
 from deployments.api.problems import Problem
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
 from deployments.queue import enqueue
-
-_PAGE = 200
-_MOST_PAGES = 25
+from deployments.queue_places import places
 
 
 @dataclass(frozen=True)
@@ -60,32 +59,8 @@ def _own_key(token: TokenRecord, key: str) -> str:
     return f"api-{token.id}-{hashlib.sha256(key.encode()).hexdigest()}" if key else ""
 
 
-def queue_places(api: PrefectApi) -> dict[str, QueuePlace]:
+def queue_places(api: PrefectApi, settings: Settings) -> dict[str, QueuePlace]:
     """The place of every queued build, by its ID; raises ``ServiceUnreachable``."""
-    waiting: dict[str, int] = {}
-    places: dict[str, QueuePlace] = {}
-    for page in range(_MOST_PAGES):
-        runs = api.post(
-            "/flow_runs/filter",
-            {
-                "flows": {"name": {"any_": [BUILD_FLOW]}},
-                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-                "sort": "NEXT_SCHEDULED_START_TIME_ASC",
-                "limit": _PAGE,
-                "offset": page * _PAGE,
-            },
-        )
-        for run in runs:
-            queue = str(run.get("work_queue_name") or "")
-            ahead = waiting.get(queue, 0)
-            waiting[queue] = ahead + 1
-            places[str(run["id"])] = QueuePlace(ahead=ahead, reason=_reason(ahead))
-        if len(runs) < _PAGE:
-            break
-    return places
-
-
-def _reason(ahead: int) -> str:
-    if not ahead:
-        return "waits: it is the next one"
-    return f"waits: {ahead} {'build' if ahead == 1 else 'builds'} ahead"
+    return {
+        str(place.flow_run_id): QueuePlace(ahead=place.ahead, reason=place.reason) for place in places(api, settings)
+    }

@@ -144,7 +144,7 @@ class BuildReader:
     def _all_places(self) -> dict[str, QueuePlace]:
         def fetch() -> dict[str, QueuePlace]:
             with self._prefect.api() as api:
-                return queue_places(api)
+                return queue_places(api, self._settings)
 
         return self._places.get("all", fetch)
 

@@ -6,15 +6,21 @@ there the moment just before the first and the one just after the second are hel
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from caisson.cgroups import CGROUP_ROOT
+from caisson.docker_engine import DockerEngine
 from caisson.engine import ImageInfo
 from caisson.plan import reference_under_construction
 from deployments.state import StateDir, recorded_run
@@ -101,6 +107,115 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     # What was on its way when its sender died arrives late: that is to be found and removed, too.
     wait_for("no builder is left", lambda: not host.builders(), seconds=20)
     assert reference_under_construction(build_id) not in host.images("caisson.local/build")
+
+
+DEAF = "trap '' TERM INT HUP; echo it-sleeps; while :; do sleep {mark}; done"
+"""A RUN step that hears no signal but SIGKILL; its processes are known by their mark."""
+GONE_SECONDS = 10.0
+
+
+class DeafBuild:
+    """A build in a RUN step that ignores what asks it to end; and all that it has on this host."""
+
+    def __init__(self, host: BuildHost, run: FlowRunId, mark: str) -> None:
+        self.host, self.run = host, run
+        self._marks = (mark.encode(), f"PREFECT__FLOW_RUN_ID={run}".encode())
+        wait_for("the step runs", self._step_groups)
+        with DockerEngine(host.engine_host.docker_host) as engine:
+            (builder,) = engine.list_containers({"caisson.flow-run": run})
+            mounts = (engine.inspect_container(builder.id) or builder).raw["Mounts"]
+        groups = self._step_groups()
+        # The classic builder runs a step in a container of its own, whose ID is the name of its group.
+        self._containers = {builder.id, *re.findall(r"\b[0-9a-f]{64}\b", " ".join(groups))}
+        self._groups = [Path(f"{base}{group}") for base in (CGROUP_ROOT, *CGROUP_ROOT.iterdir()) for group in groups]
+        self._sockets = [Path(mount["Source"]) for mount in mounts]
+        # Each of the eyes sees something before it is to see nothing.
+        assert all((self.processes(), self.containers(), self.sockets(), self.groups())), self.left()
+
+    def _step_groups(self) -> set[str]:
+        groups: set[str] = set()
+        for process in self._processes(self._marks[0]):
+            with contextlib.suppress(OSError):
+                lines = (process / "cgroup").read_text().splitlines()
+                groups |= {line.split(":", 2)[2] for line in lines}
+        return groups - {"/"}
+
+    def _processes(self, mark: bytes) -> list[Path]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                texts = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+                if any(mark in text for text in texts):
+                    found.append(process)
+        return found
+
+    def processes(self) -> list[str]:
+        """Those of the RUN step, by their command line, and of the flow run, by their environment."""
+        return [str(process) for mark in self._marks for process in self._processes(mark)]
+
+    def containers(self) -> list[str]:
+        with DockerEngine(self.host.engine_host.docker_host) as engine:
+            return [name for name in self._containers if engine.inspect_container(name) is not None]
+
+    def sockets(self) -> list[str]:
+        return [str(path) for path in self._sockets if path.exists()]
+
+    def groups(self) -> list[str]:
+        """Its control groups with a process in them, or below them."""
+        files = [file for group in self._groups for file in group.glob("**/cgroup.procs")]
+        return [str(file) for file in files if file.read_text().strip()]
+
+    def left(self) -> list[str]:
+        return [*self.processes(), *self.containers(), *self.sockets(), *self.groups()]
+
+
+@pytest.fixture(params=["classic", "buildkit"])
+def deaf(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Callable[..., DeafBuild]]:
+    def start(**limits: float) -> DeafBuild:
+        mark = f"{random.randrange(10**7, 10**8)}"
+        repository = host.repository("deaf", f"{BASE}RUN {DEAF.format(mark=mark)}\n")
+        body = {"memory": "512m", **limits}
+        run = host.build(repository, "caisson-test/deaf", builder=request.param, limits=body)
+        host.wait_for_line(run, "it-sleeps")
+        return DeafBuild(host, run, mark)
+
+    yield start
+    host.remove_images("caisson-test/deaf")
+
+
+def _all_is_gone(build: DeafBuild, since: float) -> None:
+    wait_for("all of the build is gone", lambda: not build.left(), seconds=GONE_SECONDS - (time.monotonic() - since))
+    print(f"gone after {time.monotonic() - since:.1f} s")
+
+
+def test_a_cancel_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
+    build = deaf()
+    began = time.monotonic()
+    # As the button in Prefect's UI does, and `caisson build` on Ctrl-C.
+    with build.host.caisson.api as api:
+        api.post(f"/flow_runs/{build.run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    _all_is_gone(build, began)
+    assert build.host.caisson.wait_for_state(build.run, "Cancelled", seconds=5)
+
+
+def test_a_timeout_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
+    asked = time.monotonic()
+    build = deaf(timeout_minutes=0.4)
+    state = build.host.caisson.wait_for_state(build.run, "Failed")
+    ended = time.monotonic()
+    assert "timeout" in state.message
+    assert ended - asked < 0.4 * 60 + GONE_SECONDS
+    _all_is_gone(build, ended)
+
+
+def test_a_shutdown_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
+    build = deaf()
+    drain = build.host.caisson.settings.drain_seconds
+    began = time.monotonic()
+    build.host.caisson.stop()
+    _all_is_gone(build, began + drain)
+    assert build.host.caisson.state_on_disk(build.run) == ("CANCELLED", "Cancelled")
+    build.host.caisson.up()
 
 
 def _the_next_build_works(held: Held, repository: Repository) -> None:

@@ -31,7 +31,7 @@ def shown(*rounds: list[RunEvent]) -> list[str]:
     """What a person sees at the end of rounds that come every half second."""
     stream = io.StringIO()
     now = 0.0
-    events = _Shown(PlainView(stream), clock=lambda: now)
+    events = _Shown(PlainView(stream), place=lambda: "", clock=lambda: now)
     for events_of_round in rounds:
         for event in events_of_round:
             events.add(event)
@@ -101,7 +101,7 @@ def test_warnings_of_the_run_are_shown() -> None:
 def test_a_run_that_nobody_takes_is_told_once() -> None:
     now = 0.0
     stream = io.StringIO()
-    events = _Shown(PlainView(stream), clock=lambda: now)
+    events = _Shown(PlainView(stream), place=lambda: "", clock=lambda: now)
     events.add(RunChanged("SCHEDULED", "Scheduled", "", BEGAN))
     for seconds in (1, 9, 20):
         now = seconds
@@ -129,3 +129,22 @@ def test_a_failure_without_a_report_is_known_by_the_runs_state() -> None:
 def test_any_other_end_is_told_as_prefect_tells_it(state_type: str, message: str, kind: str, says: str) -> None:
     failure = failure_of_state("r", state_type, message)
     assert (failure.kind, says in failure.message) == (kind, True)
+
+
+def test_why_a_build_waits_is_told_when_it_changes() -> None:
+    now = 0.0
+    stream = io.StringIO()
+    reasons = iter(["waits: 2 builds ahead", "waits: 2 builds ahead", "waits: disk critical on host b2", "", "x"])
+    events = _Shown(PlainView(stream), place=lambda: next(reasons), clock=lambda: now)
+    events.add(RunChanged("SCHEDULED", "Scheduled", "", BEGAN))
+    for seconds in (1, 3, 4, 8, 13, 18):
+        now = seconds
+        events.sleep(0)
+    events.add(RunChanged("RUNNING", "Running", "", BEGAN))
+    now = 20
+    events.sleep(0)
+    events.sleep(0)
+    assert [line.strip() for line in stream.getvalue().splitlines()] == [
+        "The build waits: 2 builds ahead.",
+        "The build waits: disk critical on host b2.",
+    ]

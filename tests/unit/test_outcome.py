@@ -7,10 +7,12 @@ import pytest
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
 from caisson.errors import (
+    BaseImageUnreachable,
     BuildFailed,
     BuildStepFailed,
     CaissonError,
     DockerfileInvalid,
+    EngineFault,
     EngineLost,
     EngineUnreachable,
     OutOfMemory,
@@ -130,3 +132,54 @@ def test_a_clone_in_which_the_kernel_killed_ran_out_of_memory_whatever_git_said(
 )
 def test_a_clone_that_failed_otherwise_means_what_git_or_the_engine_said(error: CaissonError, kills: int) -> None:
     assert classify_clone_failure(error, CgroupEvidence(oom_kills=kills), LIMITS, in_memory=True) is error
+
+
+RUNC = (
+    "runc run failed: unable to start container process: waiting for init preliminary setup: read init-p: "
+    "connection reset by peer"
+)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        BuildProgress(steps=[DockerfileStep("[2/2] RUN make", started=True, error=f'process "make" did not: {RUNC}')]),
+        BuildProgress(error=f"failed to solve: {RUNC}: unknown"),
+        BuildProgress(error="failed to create shim task: ttrpc: closed: unknown"),
+    ],
+)
+def test_a_step_that_the_engine_could_not_start_is_the_engines_fault(progress: BuildProgress) -> None:
+    assert isinstance(_classify(progress), EngineFault)
+
+
+def test_the_classic_builder_says_the_engines_fault_in_its_last_line() -> None:
+    assert isinstance(_classify(BuildProgress(), tail=["Step 2/2 : RUN make", RUNC]), EngineFault)
+    assert not isinstance(_classify(BuildProgress(), tail=[RUNC, "dockerfile parse error"]), EngineFault)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        f"process \"/bin/sh -c echo '{RUNC}'; exit 1\" did not complete successfully: exit code: 1",
+        f"The command '/bin/sh -c echo {RUNC}; exit 1' returned a non-zero code: 1",
+        f"executor failed running [/bin/sh -c echo {RUNC}; exit 1]: exit code: 1",
+    ],
+)
+def test_a_command_that_says_so_is_no_fault_of_the_engine(error: str) -> None:
+    step = DockerfileStep("[2/2] RUN make", started=True, error=error)
+    failure = _classify(BuildProgress(steps=[step], error=error), tail=[RUNC])
+    assert isinstance(failure, BuildStepFailed)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('failed to do request: Head "https://r/v2/": dial tcp 192.0.2.1:443: i/o timeout', BaseImageUnreachable),
+        ('Get "https://r/v2/": net/http: TLS handshake timeout', BaseImageUnreachable),
+        ("failed to resolve source metadata for r/a: unexpected status: 503 Service Unavailable", BaseImageUnreachable),
+        ("failed to resolve source metadata for r/a: not found", BuildFailed),
+        ("pull access denied for a, repository does not exist", BuildFailed),
+    ],
+)
+def test_a_registry_out_of_reach_is_told_from_an_image_that_is_not_there(text: str, kind: type[Exception]) -> None:
+    assert type(_classify(BuildProgress(error=text))) is kind
