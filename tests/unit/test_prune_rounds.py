@@ -23,6 +23,9 @@ from caisson.prune_report_markdown import render_report, report_summary
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
 from caisson.retention.prune_plan import PrunePlan, RemoveImage
+from caisson.settings import load_settings
+from tasks import apply_prune as step
+from tasks.prune_run import PruneRun
 from tests.fake_engine import FakeEngine
 from tests.fake_host import FakeHost
 
@@ -170,3 +173,16 @@ def test_the_plan_of_each_round_is_a_file_of_its_run(tmp_path: Path) -> None:
     assert plan_file(tmp_path, "run").stat().st_size > plan_file(tmp_path, "run", 2).stat().st_size
     assert {file.name.partition(".")[0] for file in (tmp_path / "prunes").iterdir()} == {"run"}
     assert runs_to_keep([("run", 1, 1), ("run", 2, 1)]) == {"run"}
+
+
+def test_the_flows_step_keeps_the_plan_of_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Inodes(tmp_path, wanted=1500)
+    settings = load_settings(_env_file=None, state_dir=tmp_path / "state")
+    monkeypatch.setattr(type(settings), "disk_limits", host.limits)
+    run = PruneRun(settings, host.view, run="run", trigger="a test")
+    run.plan = host.plan()
+    assert step.apply_prune.fn(run) == ""
+    assert run.report is not None
+    assert run.report.ending == "target-reached"
+    rounds = range(2, len(run.report.more_rounds) + 2)
+    assert sorted(file.name for file in (tmp_path / "state/prunes").iterdir()) == [f"run.{n}.plan.json" for n in rounds]
