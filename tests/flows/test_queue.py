@@ -15,6 +15,7 @@ from caisson.queueing import Priority, Supersede, priority_of
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
 from deployments.queue import Enqueued, enqueue
+from deployments.queue_places import places
 from deployments.server import client_environment
 from deployments.state import StateDir
 from deployments.trigger import FlowRunId, run_state
@@ -161,3 +162,15 @@ def test_what_can_not_be_asked_for_is_refused(api: PrefectApi, image: str) -> No
         ask(api, wanted(image, imag="x"))
     with pytest.raises(ServiceUnreachable, match="has no deployment build-image/no-host"):
         enqueue(api, wanted(image), deployment=f"{BUILD_FLOW}/no-host")
+
+
+def test_the_place_and_why_a_build_waits_are_told(api: PrefectApi, deployed: CaissonHost, image: str) -> None:
+    asked = {
+        priority: ask(api, wanted(f"{image}-{priority}"), priority=priority).flow_run_id
+        for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+    }
+    told = {place.flow_run_id: place for place in places(api, deployed.settings)}
+    ahead = [told[asked[priority]].ahead for priority in (Priority.HIGH, Priority.NORMAL, Priority.LOW)]
+    assert ahead == sorted(ahead)
+    assert len(set(ahead)) == 3
+    assert {told[run].reason for run in asked.values()} == {"waits: host nobody is offline"}
