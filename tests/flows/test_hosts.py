@@ -25,12 +25,12 @@ from deployments.ownership import owner
 from deployments.trigger import FlowRunId, trigger_build
 from tests.conftest import EngineHost, find_containerd_engine, find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
-from tests.flows.caisson_host import CaissonHost, wait_for
+from tests.flows.caisson_host import CaissonHost, is_alive, started_pid, wait_for
 from tests.flows.postgres import Postgres, postgres
 
 CAISSON = str(Path(sys.executable).with_name("caisson"))
 TOKEN = "builder:h0rse-battery-staple"
-IMAGES = "caisson-test/hosts"
+IMAGES = "caisson-hosts/app"
 REPOSITORIES = 10
 BUILDS = 100
 HEARTBEAT_SECONDS = 3
@@ -260,6 +260,33 @@ def test_a_hundred_builds_on_three_hosts_none_lost_and_none_twice(
 def test_what_a_lost_host_had_left_is_gone_when_it_is_back(fleet: Fleet) -> None:
     with DockerEngine(fleet.engines["b3"].docker_host) as engine:
         wait_for("no builder is left", lambda: engine.list_containers({"caisson.host": "b3"}) == [], seconds=30)
+
+
+def test_a_host_that_was_away_for_a_moment_loses_nothing_and_one_that_was_gone_ends_what_was_settled(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    b2 = fleet.hosts["b2"]
+    connection = {"CAISSON_API_URL": fleet.api_url, "CAISSON_API_AUTH": TOKEN}
+    CaissonHost(b2.state_dir, "b2", b2.variables | connection).apply_samples()
+    with fleet.hosts["b1"].api as api:
+        run = trigger_build(api, {"seconds": 300, "marks": str(tmp_path)}, deployment="sample-sleep/b2")
+    pid = started_pid(tmp_path)
+    # Its worker hears and says nothing, as without a network; its run goes on.
+    worker = b2.pid_of("deployments.worker_main")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        time.sleep(HEARTBEAT_SECONDS * 1.5)
+        os.kill(worker, signal.SIGCONT)
+        time.sleep(HEARTBEAT_SECONDS * 2)
+        assert fleet.runs([run])[0]["state_type"] == "RUNNING"
+        os.kill(worker, signal.SIGSTOP)
+        (gone,) = wait_for("the run is settled", lambda: [r for r in fleet.runs([run]) if r["state_type"] in FINAL])
+        assert gone["state_type"] == "CRASHED"
+        assert is_alive(pid)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_for("its process is ended", lambda: not is_alive(pid))
+    assert fleet.runs([run])[0]["state_type"] == "CRASHED"
 
 
 def test_the_queue_goes_on_after_a_restore_into_a_new_database(fleet: Fleet, tmp_path: Path) -> None:
