@@ -12,6 +12,7 @@ import pytest
 from caisson.builder import find_builders
 from caisson.engine import Engine
 from caisson.errors import (
+    BaseImageUnreachable,
     BuildCancelled,
     BuilderImageMissing,
     BuildFailed,
@@ -242,7 +243,6 @@ def test_a_repository_that_fits_into_the_workspace_but_not_into_the_memory_is_ou
         (BASE + "ADD http://169.254.169.254/latest/meta-data /x\n", DockerfileDenied),
         ("FROM caisson.local/build:0123456789ab\n", DockerfileDenied),
         (BASE + "COPY nothing /x\n", BuildFailed),
-        ("FROM caisson-test/no-such-image:1\n", BuildFailed),
     ],
 )
 def test_a_dockerfile_that_cannot_be_built(
@@ -250,6 +250,12 @@ def test_a_dockerfile_that_cannot_be_built(
 ) -> None:
     with pytest.raises(kind):
         builds(builds.repository(dockerfile), builder=builder)
+
+
+def test_a_base_image_that_is_nowhere_is_told_as_such(builds: Builds, builder: str) -> None:
+    # Where the registry is out of reach nobody can say that it does not have the image.
+    with pytest.raises((BuildFailed, BaseImageUnreachable), match="A base image can't be had"):
+        builds(builds.repository("FROM caisson-test/no-such-image:1\n"), builder=builder)
 
 
 def test_a_missing_target_is_an_invalid_dockerfile(builds: Builds, builder: str) -> None:
