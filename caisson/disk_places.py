@@ -15,6 +15,7 @@ from caisson.settings import Settings
 
 _CONTAINERD_ROOT = Path("/var/lib/containerd")
 _OLDEST = timedelta(days=1)
+_OF_IMAGES = frozenset(("images and containers", "containerd's images"))
 
 
 class Place(BaseModel):
@@ -38,6 +39,11 @@ class Places(BaseModel):
     def still_good(self, settings: Settings, now: datetime) -> bool:
         """Whether the engine need not be asked again: the same settings and engine, and not for longer than a day."""
         return self.engine == engine_mark(settings) and timedelta() <= now - self.found < _OLDEST
+
+
+def holds_images(place: Place) -> bool:
+    """Whether a prune of images makes room there."""
+    return not _OF_IMAGES.isdisjoint(place.holds)
 
 
 def engine_mark(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from caisson.disk_places import holds_images
 from caisson.disk_watch import Reading
 from caisson.ledger import Prune
 
@@ -17,14 +18,13 @@ PAUSE = timedelta(minutes=10)
 """How long after one prune the next one may begin while the pressure goes on."""
 TOLD_EVERY = timedelta(hours=24)
 _INTERVALS = 2
-_OF_IMAGES = frozenset(("images and containers", "containerd's images"))
 _SUCCEEDED = frozenset(("done", "target-reached", "short"))
 
 
 def wants_prune(readings: Iterable[Reading], prunes: Iterable[Prune], *, asked: datetime | None, now: datetime) -> bool:
     """Whether a prune is to start at once: pressure on a disk of images has begun, or goes on and none was there for
     ten minutes. ``asked`` is when one was last started for that."""
-    pressed = [item for item in readings if item.pressure.level != "normal" and _OF_IMAGES & set(item.place.holds)]
+    pressed = [item for item in readings if item.pressure.level != "normal" and holds_images(item.place)]
     if not pressed:
         return False
     if any(item.change is not None and item.change.before == "normal" for item in pressed):

@@ -8,6 +8,7 @@ starts a prune, and it says when prunes no longer succeed. Why so: docs/decision
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from prefect import flow
 from prefect.context import FlowRunContext
@@ -17,7 +18,9 @@ from caisson.disk_events import disk_events
 from caisson.disk_history import DiskHistory
 from caisson.disk_markdown import disk_markdown, disk_summary
 from caisson.disk_metrics import write_metrics
+from caisson.disk_places import holds_images
 from caisson.disk_report import DiskReport
+from caisson.disk_reserve import DiskReserve
 from caisson.disk_state import DiskState, only_one, read_state, write_state
 from caisson.disk_watch import Look, changed_horizons, look, report
 from caisson.errors import LedgerUnusable
@@ -89,6 +92,10 @@ def _monitor(settings: Settings, now: datetime, *, attribution: bool) -> str:
     by_hand = _started_by_hand()
     if events or attribution or by_hand or _is_due(state.published, now, _PAGE_EVERY):
         new = _publish(settings, new, made, history, by_hand=by_hand)
+    for reading in found.readings:
+        # Here, and not only when a prune begins: by then the disk may be full.
+        if holds_images(reading.place):
+            DiskReserve(Path(reading.place.path)).keep()
     _keep(settings, new, made)
     return disk_summary(made)
 
