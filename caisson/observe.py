@@ -7,7 +7,7 @@ first and events read last, so that a container that comes and goes meanwhile is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -301,6 +301,7 @@ def _snapshot(
     containerd_store: bool,
 ) -> Snapshot:
     own, pushed = ledger.builds.own_images(), ledger.builds.pushed_repositories()
+    steps = _own_steps(present, own, ledger)
     ranks = deployed(ledger.services.list())
     stored = ((found.info.size, found.layers) for found in present.values())
     sizes = sizes_with_blobs(stored) if containerd_store else {}
@@ -321,6 +322,7 @@ def _snapshot(
             first_seen=records[image_id].first_seen,
             last_used=records[image_id].last_used,
             built_by_caisson=image_id in own,
+            own_step=image_id in steps,
             deployed=ranks.get(image_id),
             build_seconds=own.get(image_id),
         )
@@ -333,6 +335,22 @@ def _snapshot(
         containers=tuple(_container(container) for container in read.containers),
         leases=_lease_states(held, images),
     )
+
+
+def _own_steps(present: Mapping[ImageID, _Present], own: Container[ImageID], ledger: Ledger) -> set[ImageID]:
+    """The steps of our builds, recorded: once an image has gone before its steps nothing else tells whose they were."""
+    known = ledger.builds.own_steps()
+    steps = known & present.keys()
+    for image_id, found in present.items():
+        parent = found.info.parent if image_id in own else None
+        while parent is not None and parent not in steps and (step := present.get(parent)) is not None:
+            if step.info.tags or step.info.digests:
+                break
+            steps.add(parent)
+            parent = step.info.parent
+    if steps != known:
+        ledger.builds.record_steps(steps)
+    return steps
 
 
 def _registry_digests(digests: Iterable[str], registries: set[str] | None) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class ImageState:
     - ``size``: bytes, shared layers included.
     - ``first_seen``, ``last_used``: by the ledger.
     - ``built_by_caisson``: by the ledger; labels can be forged by a Dockerfile.
+    - ``own_step``: by the ledger too: it is, or was, a step of the classic builder on the way to such an image.
     - ``deployed``: 0 where it runs as the current deployment of something, 1 for the one before, and so on; by the
       ledger (``caisson.deployed``).
     - ``build_seconds``: how long its build took, by the ledger.
@@ -64,6 +65,7 @@ class ImageState:
     first_seen: datetime | None = None
     last_used: datetime | None = None
     built_by_caisson: bool = False
+    own_step: bool = False
     deployed: int | None = None
     build_seconds: float | None = None
 

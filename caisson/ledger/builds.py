@@ -5,6 +5,7 @@ Labels on an image can be forged by a Dockerfile; only what is written here says
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from caisson.engine import ImageID
@@ -76,6 +77,17 @@ class Builds:
         with self._file.reading() as database:
             rows = database.execute("SELECT image_id, MAX(seconds) FROM builds GROUP BY image_id").fetchall()
         return {ImageID(image_id): seconds for image_id, seconds in rows}
+
+    def own_steps(self) -> set[ImageID]:
+        """The images that were seen as steps of builds of ours, as far as they were there at the last change."""
+        with self._file.reading() as database:
+            return {ImageID(image_id) for (image_id,) in database.execute("SELECT image_id FROM own_steps")}
+
+    def record_steps(self, steps: Iterable[ImageID]) -> None:
+        """Remember these as the steps of builds of ours, and no others."""
+        with self._file.writing() as database:
+            database.execute("DELETE FROM own_steps")
+            database.executemany("INSERT INTO own_steps VALUES (?)", [(step,) for step in set(steps)])
 
     def pushed_repositories(self) -> dict[ImageID, frozenset[str]]:
         """Where each image was pushed to from here, as references without tag."""

@@ -103,8 +103,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     PRIMARY KEY (service, image_id)
 ) WITHOUT ROWID""",
     ),
-    # From version 3 to version 4: how often what has happened; each build is a process of its own.
+    # From version 3 to version 4: how often what has happened, since each build is a process of its own; and which
+    # untagged images were steps of our builds, which nothing tells once what stood on them is gone.
     (
+        "CREATE TABLE own_steps (image_id TEXT PRIMARY KEY) WITHOUT ROWID",
         """CREATE TABLE counters (
     name TEXT NOT NULL,
     labels TEXT NOT NULL,

@@ -147,7 +147,7 @@ class Facts:
     def _in_scope(self) -> set[ImageID]:
         if self.policy.scope is Scope.HOST:
             return set(self.by_id)
-        own = {image.id for image in self.images if image.built_by_caisson}
+        own = {image.id for image in self.images if image.built_by_caisson or (image.own_step and image.is_untagged)}
         for image in self.images:
             if image.built_by_caisson:
                 # The steps of our own build; one that others built on is kept as an ancestor.

@@ -212,6 +212,25 @@ def test_own_builds_are_known_by_the_ledger_and_used_when_they_were_tagged(look:
     assert images[APP].last_used == images[BASE].last_used == _at(4)
 
 
+def test_the_steps_of_an_own_build_stay_ours_when_their_image_has_gone_before_them(look: Looks) -> None:
+    steps = [ImageID("sha256:" + letter * 64) for letter in "de"]
+    look.engine.images |= {
+        steps[0]: _image(steps[0], (), ("d1", "d2"), 102, parent=BASE),
+        steps[1]: _image(steps[1], (), ("d1", "d2"), 102, parent=steps[0]),
+        APP: _image(APP, ("team/app:1",), ("d1", "d2", "d3"), 107, parent=steps[1]),
+    }
+    assert not any(image.own_step for image in look(0).values())
+    look.ledger.builds.record_build(
+        build_id="1", spec_hash="s", sha="a", repository_url="u", image_id=APP, finished=_at(3), seconds=1
+    )
+    assert {image.id for image in look(10).values() if image.own_step} == set(steps)
+    del look.engine.images[APP]
+    assert {image.id for image in look(20).values() if image.own_step} == set(steps)
+    del look.engine.images[steps[1]]
+    assert {image.id for image in look(30).values() if image.own_step} == {steps[0]}
+    assert look.ledger.builds.own_steps() == {steps[0]}
+
+
 @pytest.mark.parametrize("call", ["list_images", "list_containers", "events", "inspect_image", "history"])
 def test_a_read_that_fails_raises_and_records_nothing(look: Looks, call: str) -> None:
     look.engine.broken = call

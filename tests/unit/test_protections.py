@@ -88,6 +88,13 @@ def test_the_untagged_steps_of_our_own_image_are_ours_too() -> None:
     assert kept_by(found) == {"base": "scope"}
 
 
+def test_a_step_whose_image_has_gone_before_it_is_ours_while_nobody_has_named_it() -> None:
+    step = replace(image("step", own=False), own_step=True)
+    assert removed(plan(host(step))) == ["step"]
+    named = replace(image("step", "other:1", own=False), own_step=True)
+    assert kept_by(plan(host(named))) == {"step": "scope"}
+
+
 def test_an_image_with_a_name_that_can_not_be_read_stays_with_its_other_names() -> None:
     odd = replace(image("odd", "team/app:1"), tags=("team/app:1", "UPPER/Case:1"))
     assert kept_by(plan(host(odd))) == {"odd": "unreadable-name"}
