@@ -344,7 +344,7 @@ def _own_steps(present: Mapping[ImageID, _Present], own: Container[ImageID], led
     for image_id, found in present.items():
         parent = found.info.parent if image_id in own else None
         while parent is not None and parent not in steps and (step := present.get(parent)) is not None:
-            if step.info.tags or step.info.digests:
+            if step.info.tags or _registry_digests(step.info.digests, None):
                 break
             steps.add(parent)
             parent = step.info.parent
