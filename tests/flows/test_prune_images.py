@@ -301,7 +301,7 @@ def test_a_disk_that_is_full_to_the_last_byte_recovers_by_itself(pruned: Pruned,
     try:
         fill(filler, os.statvfs(pruned.engine.data_root).f_bavail * 4096)
         pruned.look(), pruned.look()
-        assert len(pruned.events("caisson.disk.critical")) == 1
+        wait_for("the event", lambda: pruned.events("caisson.disk.critical"))
         (run,) = pruned.filtered("flow_runs", flow_runs={"tags": {"all_": ["disk-pressure"]}})
         pruned.ends(FlowRunId(run["id"]), "Completed")
         pruned.look(), pruned.look()
