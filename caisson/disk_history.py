@@ -16,7 +16,7 @@ SHOWN = timedelta(days=3)
 
 
 class DiskHistory:
-    """What the ledger has; ``problems`` says in sentences why it has not."""
+    """What the ledger has; ``problems`` says in sentences why it has not. ``ledger`` is None where it can't be used."""
 
     def __init__(self, settings: Settings, now: datetime) -> None:
         self._begin = now - HISTORY
@@ -26,16 +26,16 @@ class DiskHistory:
         self._known: dict[str, History] = {}
         self.problems: list[str] = []
         try:
-            self._ledger: Ledger | None = Ledger(settings.state_dir / "ledger.sqlite")
+            self.ledger: Ledger | None = Ledger(settings.state_dir / "ledger.sqlite")
         except LedgerUnusable as error:
-            self._ledger = None
+            self.ledger = None
             self.problems.append(str(error))
 
     def record(self, found: Look) -> None:
         """Keep what a look read."""
-        if self._ledger is not None:
+        if self.ledger is not None:
             try:
-                self._ledger.samples.record(found.at, *(reading.usage for reading in found.readings))
+                self.ledger.samples.record(found.at, *(reading.usage for reading in found.readings))
             except LedgerUnusable as error:
                 self.problems.append(str(error))
 
@@ -43,7 +43,7 @@ class DiskHistory:
         """The samples of one file system, the oldest first; none where there is no ledger."""
         if path not in self._known:
             try:
-                self._known[path] = self._ledger.samples.of(path, since=self._begin) if self._ledger else []
+                self._known[path] = self.ledger.samples.of(path, since=self._begin) if self.ledger else []
             except LedgerUnusable as error:
                 self.problems.append(str(error))
                 self._known[path] = []
@@ -51,9 +51,9 @@ class DiskHistory:
 
     def recent_prunes(self) -> tuple[Prune, ...] | None:
         """The prunes of the last days, the newest first; None where the ledger does not tell."""
-        if self._prunes is None and self._ledger is not None:
+        if self._prunes is None and self.ledger is not None:
             try:
-                self._prunes = tuple(self._ledger.prunes.list(since=self._prunes_begin))
+                self._prunes = tuple(self.ledger.prunes.list(since=self._prunes_begin))
             except LedgerUnusable as error:
                 self.problems.append(str(error))
         return self._prunes

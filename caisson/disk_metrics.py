@@ -29,9 +29,13 @@ METRICS = {
 }
 
 
+def metrics_directory(settings: Settings) -> Path:
+    """Where node_exporter's textfile collector finds this host's metrics."""
+    return Path(settings.metrics_dir) if settings.metrics_dir else settings.state_dir / "metrics"
+
+
 def metrics_file(settings: Settings) -> Path:
-    directory = Path(settings.metrics_dir) if settings.metrics_dir else settings.state_dir / "metrics"
-    return directory / FILE_NAME
+    return metrics_directory(settings) / FILE_NAME
 
 
 def render_metrics(report: DiskReport) -> str:

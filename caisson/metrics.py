@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from caisson.disk_metrics import metrics_directory
 from caisson.ledger import Ledger, Prune
 from caisson.ledger.counters import Count
 from caisson.metric_counts import (
@@ -60,9 +61,7 @@ class _Collected(Collector):
 
 
 def metrics_file(settings: Settings) -> Path:
-    """Where node_exporter's textfile collector finds them."""
-    directory = Path(settings.metrics_dir) if settings.metrics_dir else settings.state_dir / "metrics"
-    return directory / FILE_NAME
+    return metrics_directory(settings) / FILE_NAME
 
 
 def render(families: Sequence[Metric]) -> str:

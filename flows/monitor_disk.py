@@ -24,7 +24,7 @@ from caisson.disk_reserve import DiskReserve
 from caisson.disk_state import DiskState, only_one, read_state, write_state
 from caisson.disk_watch import Look, changed_horizons, look, report
 from caisson.errors import LedgerUnusable
-from caisson.ledger import Ledger, Prune
+from caisson.ledger import Prune
 from caisson.metrics import write_metrics as write_build_metrics
 from caisson.prune_events import overdue_event, recovered_event
 from caisson.prune_watch import PruneWatch, wants_prune, watch_prunes
@@ -96,7 +96,7 @@ def _monitor(settings: Settings, now: datetime, *, attribution: bool) -> str:
         # Here, and not only when a prune begins: by then the disk may be full.
         if holds_images(reading.place):
             DiskReserve(Path(reading.place.path)).keep()
-    _keep(settings, new, made)
+    _keep(settings, new, made, history)
     return disk_summary(made)
 
 
@@ -189,11 +189,12 @@ def _forget(settings: Settings, state: DiskState, now: datetime) -> DiskState:
     return state
 
 
-def _keep(settings: Settings, state: DiskState, made: DiskReport) -> None:
+def _keep(settings: Settings, state: DiskState, made: DiskReport, history: DiskHistory) -> None:
     """What to remember, last: killed before this, a change is told twice rather than never."""
     try:
         write_metrics(settings, made)
-        write_build_metrics(settings, Ledger(settings.state_dir / "ledger.sqlite"))
+        if history.ledger is not None:
+            write_build_metrics(settings, history.ledger)
     except (OSError, LedgerUnusable) as error:
         run_logger().warning(f"The metrics could not be written ({error}).")
     try:

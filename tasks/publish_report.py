@@ -40,7 +40,7 @@ def publish_report(build: Build, report: BuildReport) -> None:
 
     Called plainly and not as a task: it also runs while a cancel is under way, when no new task may start.
     """
-    _publish(report, build.settings, build.log.redact)
+    _publish(report, build.settings, build.ledger, build.log.redact)
 
 
 @contextmanager
@@ -62,15 +62,17 @@ def reports_unbegun(request: BuildRequest, settings: Settings | None, flow_run_i
             seconds=time.monotonic() - clock,
         )
         redactor = Redactor([settings.registry_password] if settings else [])
-        _publish(report, settings, redactor.redact)
+        _publish(report, settings, None, redactor.redact)
         raise
 
 
-def _publish(report: BuildReport, settings: Settings | None, redact: Callable[[str], str]) -> None:
+def _publish(
+    report: BuildReport, settings: Settings | None, ledger: Ledger | None, redact: Callable[[str], str]
+) -> None:
     logger = run_logger()
     logger.info(summary(report))
     if settings is not None:
-        _keep(report, settings)
+        _keep(report, settings, ledger)
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         try:
@@ -82,7 +84,7 @@ def _publish(report: BuildReport, settings: Settings | None, redact: Callable[[s
         export_trace(report, settings)
 
 
-def _keep(report: BuildReport, settings: Settings) -> None:
+def _keep(report: BuildReport, settings: Settings, ledger: Ledger | None) -> None:
     logger = run_logger()
     file = report_file(settings, report.flow_run_id or report.build_id)
     try:
@@ -90,7 +92,7 @@ def _keep(report: BuildReport, settings: Settings) -> None:
     except OSError as error:
         logger.warning(f"The report could not be written to {file} ({error.strerror}).")
     try:
-        Ledger(settings.state_dir / "ledger.sqlite").counters.add(build_counts(report))
+        (ledger or Ledger(settings.state_dir / "ledger.sqlite")).counters.add(build_counts(report))
     except LedgerUnusable as error:
         logger.warning(f"The build is not in the metrics: {error}")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from fastapi import APIRouter, Depends
 from fastapi.responses import PlainTextResponse
 
-from caisson.metrics import metrics_file, render
+from caisson.disk_metrics import metrics_directory
+from caisson.metrics import render
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
@@ -31,7 +32,7 @@ def router(context: ApiContext) -> APIRouter:
         queues = (host_queue(settings.host_name), SHARED_QUEUE)
         with context.prefect.api() as api:
             queue = render(read_queue_metrics(api, queues, datetime.now(UTC)))
-        return PlainTextResponse(queue + collected(metrics_file(settings).parent), media_type=CONTENT_TYPE)
+        return PlainTextResponse(queue + collected(metrics_directory(settings)), media_type=CONTENT_TYPE)
 
     return routes
 
