@@ -7,7 +7,7 @@ first and events read last, so that a container that comes and goes meanwhile is
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -25,7 +25,15 @@ from caisson.leases import Held
 from caisson.ledger import KnownImage, KnownVolume, Ledger
 from caisson.ledger.observation import Position
 from caisson.reference import parse_reference
-from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot, StoredLayer
+from caisson.snapshot import (
+    ChainID,
+    ContainerState,
+    ImageState,
+    LeaseState,
+    Snapshot,
+    StoredLayer,
+    steps_of_own_builds,
+)
 from caisson.snapshot_disk import DiskUnread, with_disk
 from caisson.volume_use import look_at_volumes
 
@@ -301,7 +309,6 @@ def _snapshot(
     containerd_store: bool,
 ) -> Snapshot:
     own, pushed = ledger.builds.own_images(), ledger.builds.pushed_repositories()
-    steps = _own_steps(present, own, ledger)
     ranks = deployed(ledger.services.list())
     stored = ((found.info.size, found.layers) for found in present.values())
     sizes = sizes_with_blobs(stored) if containerd_store else {}
@@ -322,7 +329,6 @@ def _snapshot(
             first_seen=records[image_id].first_seen,
             last_used=records[image_id].last_used,
             built_by_caisson=image_id in own,
-            own_step=image_id in steps,
             deployed=ranks.get(image_id),
             build_seconds=own.get(image_id),
         )
@@ -331,26 +337,19 @@ def _snapshot(
     return Snapshot(
         taken=now,
         usage=usage,
-        images=images,
+        images=_with_own_steps(images, ledger),
         containers=tuple(_container(container) for container in read.containers),
         leases=_lease_states(held, images),
     )
 
 
-def _own_steps(present: Mapping[ImageID, _Present], own: Container[ImageID], ledger: Ledger) -> set[ImageID]:
+def _with_own_steps(images: tuple[ImageState, ...], ledger: Ledger) -> tuple[ImageState, ...]:
     """The steps of our builds, recorded: once an image has gone before its steps nothing else tells whose they were."""
     known = ledger.builds.own_steps()
-    steps = known & present.keys()
-    for image_id, found in present.items():
-        parent = found.info.parent if image_id in own else None
-        while parent is not None and parent not in steps and (step := present.get(parent)) is not None:
-            if step.info.tags or _registry_digests(step.info.digests, None):
-                break
-            steps.add(parent)
-            parent = step.info.parent
+    steps = (known & {image.id for image in images}) | steps_of_own_builds(images)
     if steps != known:
         ledger.builds.record_steps(steps)
-    return steps
+    return tuple(replace(image, own_step=True) if image.id in steps else image for image in images)
 
 
 def _registry_digests(digests: Iterable[str], registries: set[str] | None) -> tuple[str, ...]:

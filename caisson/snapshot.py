@@ -78,6 +78,18 @@ class ImageState:
         return not self.tags and not self.registry_digests
 
 
+def steps_of_own_builds(images: Iterable[ImageState]) -> set[ImageID]:
+    """The untagged images that the classic builder made on its way to images of ours; never what it began with."""
+    by_id = {image.id: image for image in images}
+    steps: set[ImageID] = set()
+    for image in by_id.values():
+        step = by_id.get(image.parent) if image.built_by_caisson and image.parent is not None else None
+        while step is not None and step.is_untagged and step.id not in steps:
+            steps.add(step.id)
+            step = by_id.get(step.parent) if step.parent is not None else None
+    return steps
+
+
 @dataclass(frozen=True)
 class ContainerState:
     """One container, in any state (``GET /containers/json?all=1``, and its inspect where it has exited).

@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from itertools import takewhile
 
 from caisson.engine import ImageID
 from caisson.plan import REPOSITORY_UNDER_CONSTRUCTION
 from caisson.reference import Reference, Repository, parse_reference
 from caisson.retention.patterns import matches_reference, matches_repository, matches_tag
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
-from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot
+from caisson.snapshot import ChainID, ContainerState, ImageState, LeaseState, Snapshot, steps_of_own_builds
 
 
 class Facts:
@@ -148,11 +147,8 @@ class Facts:
         if self.policy.scope is Scope.HOST:
             return set(self.by_id)
         own = {image.id for image in self.images if image.built_by_caisson or (image.own_step and image.is_untagged)}
-        for image in self.images:
-            if image.built_by_caisson:
-                # The steps of our own build; one that others built on is kept as an ancestor.
-                own.update(step.id for step in takewhile(lambda step: step.is_untagged, self.ancestors(image)))
-        return own
+        # A step that others built on is kept as an ancestor.
+        return own | steps_of_own_builds(self.images)
 
     def _last_use(self) -> dict[ImageID, datetime]:
         uses: dict[ImageID, datetime] = {}
