@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
-import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from caisson.errors import SettingsInvalid
 from caisson.settings import Settings
 from deployments.same_origin import is_loopback
-from deployments.server import DATABASE, FOREIGN, check_listening, settings_environment, url_of, without_build_secrets
+from deployments.server import (
+    DATABASE,
+    FOREIGN,
+    check_listening,
+    is_there,
+    settings_environment,
+    url_of,
+    without_build_secrets,
+)
 
 
 def gateway_url(settings: Settings) -> str:
@@ -36,11 +43,7 @@ def gateway_environment(settings: Settings, inherited: Mapping[str, str]) -> dic
 
 def answers(url: str) -> bool:
     """Whether Caisson's own API answers there."""
-    try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
+    return is_there(f"{url}/healthz")
 
 
 def check_gateway(settings: Settings) -> None:

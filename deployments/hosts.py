@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from caisson.git import parse_repository_url
 from caisson.placing import Candidate
+from deployments.queued import one_spelling
 
 VARIABLE_PREFIX = "caisson-host-"
 TAG = "caisson:host"
 MOST_REPOSITORIES = 300
 _MARK_DIGITS = 10
-_PROTOCOLS = ("https", "http", "ssh", "git")
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,7 @@ def repository_mark(url: str) -> str:
     >>> repository_mark("https://Git/a.git") == repository_mark("https://git/a/") != repository_mark("https://git/b")
     True
     """
-    try:
-        plain = parse_repository_url(url, _PROTOCOLS).canonical()
-    except ValueError:
-        plain = url
-    return hashlib.sha256(plain.encode()).hexdigest()[:_MARK_DIGITS]
+    return hashlib.sha256(one_spelling(url).encode()).hexdigest()[:_MARK_DIGITS]
 
 
 def repository_marks(urls: Iterable[str]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +31,7 @@ from caisson.placing import Candidate, hold_reason, place
 from caisson.settings import Settings
 from deployments.hosts import TAG, VARIABLE_PREFIX, HostRecord, repository_mark, repository_marks, variable_name
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
+from deployments.queued import repository_of
 
 logger = logging.getLogger("caisson.worker")
 
@@ -103,7 +104,7 @@ class Placement:
             else:
                 self._seen[flow_run.id] = since = seen.get(flow_run.id, now)
                 placing = place(
-                    _mark_of(flow_run.parameters),
+                    repository_mark(repository_of(flow_run.parameters)),
                     me,
                     self._others,
                     waited_seconds=now - since,
@@ -193,11 +194,6 @@ async def read_records(client: PrefectClient) -> list[HostRecord]:
 def _is_no_news(told: HostRecord | None, record: HostRecord) -> bool:
     # Free bytes change all the time and decide nothing.
     return told is not None and replace(record, free_bytes=told.free_bytes) == told
-
-
-def _mark_of(parameters: Mapping[str, Any]) -> str:
-    request = parameters.get("request")
-    return repository_mark(str(request.get("repository_url", ""))) if isinstance(request, Mapping) else ""
 
 
 def _look_at_disk(settings: Settings) -> _Disk:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from caisson.git import parse_repository_url
+from caisson.git import DEFAULT_PORTS, parse_repository_url
 
-_PROTOCOLS = ("https", "http", "ssh", "git")
+_PROTOCOLS = tuple(DEFAULT_PORTS)
 
 
 def repository_of(parameters: Mapping[str, Any]) -> str:

@@ -154,8 +154,13 @@ def check_listening(variable: str, host: str, port: int, *, or_else: str = "") -
 
 def is_healthy(api_url: str) -> bool:
     """Whether a Prefect API answers; ``/health`` asks for no password."""
+    return is_there(f"{api_url.rstrip('/')}/health")
+
+
+def is_there(url: str) -> bool:
+    """Whether a GET of the URL is answered with 200, within two seconds."""
     try:
-        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=2) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False

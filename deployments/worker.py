@@ -367,12 +367,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             return  # its start or its end is under way, and sees the reason
         if await self._control.signal(flow_run_id, "cancel") is ControlSignalStatus.ALREADY_CONCLUDED:
             return
-        process.send_signal(signal.SIGTERM)
-        with anyio.move_on_after(grace_seconds):
-            await process.wait()
-            return
-        logger.warning("Run %s did not end within %.0f s of its cancellation: killed", flow_run_id, grace_seconds)
-        process.send_signal(signal.SIGKILL)
+        await _end(flow_run_id, process, grace_seconds)
 
     async def _settle(self, flow_run_id: UUID, why: Why, exit_code: int | None, cancelled: str | None) -> None:
         """Make the state of a run true whose process is gone; gives up in the end, the next safety poll goes on."""
@@ -433,17 +428,10 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                 await self._settle(flow_run.id, Why.HOST_GONE, None, None)
             for flow_run_id in await self._fellows.ended_elsewhere(self.client, list(self._processes)):
                 logger.warning("Run %s was settled while this host seemed to be gone: it is ended", flow_run_id)
-                self._start_soon(self._end_process, flow_run_id)
+                if process := self._processes.get(flow_run_id):
+                    self._start_soon(_end, flow_run_id, process, CANCEL_GRACE_SECONDS)
         except (httpx.HTTPError, ObjectNotFound) as error:
             logger.warning("Can't look for hosts that are gone: %s", error)
-
-    async def _end_process(self, flow_run_id: UUID) -> None:
-        if process := self._processes.get(flow_run_id):
-            process.send_signal(signal.SIGTERM)
-            with anyio.move_on_after(CANCEL_GRACE_SECONDS):
-                await process.wait()
-                return
-            process.send_signal(signal.SIGKILL)
 
     async def _reconcile(self) -> None:
         """What should not be, made true: runs that nobody executes, and builders that no run has any more."""
@@ -496,6 +484,16 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                     logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
         grace = ABANDONED_GRACE_SECONDS if abandoned else CANCEL_GRACE_SECONDS
         await self._cancel(flow_run_id, self._cancel_at_start, grace_seconds=grace)
+
+
+async def _end(flow_run_id: UUID, process: RunProcess, grace_seconds: float) -> None:
+    """Have a run's process end; kill it when it takes longer than the grace."""
+    process.send_signal(signal.SIGTERM)
+    with anyio.move_on_after(grace_seconds):
+        await process.wait()
+        return
+    logger.warning("Run %s did not end within %.0f s of being told to: killed", flow_run_id, grace_seconds)
+    process.send_signal(signal.SIGKILL)
 
 
 def _module_entrypoint(configuration: ProcessJobConfiguration) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from caisson.settings import Settings
 from caisson.tokens import Grant
 from deployments.api.build_queue import queue_places
 from deployments.api.build_view import (
+    STATES,
     BuildDetail,
     BuildState,
     BuildSummary,
@@ -28,6 +29,7 @@ from deployments.api.build_view import (
 from deployments.api.paging import BuildCursor, next_cursor
 from deployments.api.read_cache import ReadCache
 from deployments.names import BUILD_FLOW
+from deployments.prefect_api import PrefectApi
 from deployments.prefect_pool import PrefectPool
 from deployments.trigger import FINAL
 
@@ -36,17 +38,7 @@ _ACTIVE_SECONDS = 0.5
 _ENDED_SECONDS = 5.0
 _SCANNED_AT_ONCE = 200
 _MOST_SCANS = 10
-_TYPES: Mapping[BuildState, str] = {
-    BuildState.QUEUED: "SCHEDULED",
-    BuildState.STARTING: "PENDING",
-    BuildState.RUNNING: "RUNNING",
-    BuildState.PAUSED: "PAUSED",
-    BuildState.CANCELLING: "CANCELLING",
-    BuildState.SUCCEEDED: "COMPLETED",
-    BuildState.FAILED: "FAILED",
-    BuildState.CANCELLED: "CANCELLED",
-    BuildState.CRASHED: "CRASHED",
-}
+_TYPES = {state: state_type for state_type, state in STATES.items()}
 
 
 @dataclass(frozen=True)
@@ -168,21 +160,20 @@ class BuildReader:
                 }
                 step = running_step(api.post("/task_runs/filter", steps))
             elif run["state_type"] in FINAL:
-                report = next(self._reports(api, build_id), None)
+                report = self._report(api, build_id)
         place = self._all_places().get(build_id) if state_of(run) is BuildState.QUEUED else None
         return detail_of(run, step=step, report=report, place=place)
 
-    def _reports(self, api: Any, build_id: str) -> Iterator[BuildReport]:
+    def _report(self, api: PrefectApi, build_id: str) -> BuildReport | None:
         try:
-            if found := parse_report(report_file(self._settings, build_id).read_bytes()):
-                yield found
+            found = parse_report(report_file(self._settings, build_id).read_bytes())
         except OSError:
             # Another host's, or one that was dropped here.
-            pass
+            found = None
+        if found is not None:
+            return found
         wanted = {"artifacts": {"key": {"any_": [REPORT_DATA_KEY]}, "flow_run_id": {"any_": [build_id]}}, "limit": 1}
-        for artifact in api.post("/artifacts/filter", wanted):
-            if found := parse_report(artifact.get("data")):
-                yield found
+        return next((parse_report(artifact.get("data")) for artifact in api.post("/artifacts/filter", wanted)), None)
 
 
 def _after(runs: list[dict[str, Any]], before: BuildCursor | None) -> BuildCursor | None:

@@ -28,7 +28,7 @@ class BuildState(StrEnum):
     CRASHED = "crashed"
 
 
-_STATES: Mapping[str, BuildState] = {
+STATES: Mapping[str, BuildState] = {
     "SCHEDULED": BuildState.QUEUED,
     "PENDING": BuildState.STARTING,
     "RUNNING": BuildState.RUNNING,
@@ -157,7 +157,7 @@ def _values(run: Mapping[str, Any], place: QueuePlace | None) -> dict[str, Any]:
 
 
 def state_of(run: Mapping[str, Any]) -> BuildState:
-    return _STATES[str(run.get("state_type") or "PENDING")]
+    return STATES[str(run.get("state_type") or "PENDING")]
 
 
 def asked_for(run: Mapping[str, Any]) -> tuple[str, str, str]:
