@@ -118,11 +118,13 @@ def hosts(
     from caisson.settings import load_settings
     from caisson.sizes import format_size
     from deployments.cli_table import table_lines
-    from deployments.host_states import ago, read_host_states, shared_builds_waiting
+    from deployments.host_states import ago, host_states, queued_builds, running_builds
+    from deployments.names import SHARED_QUEUE
     from deployments.prefect_api import PrefectApi
 
     with PrefectApi.of(load_settings()) as api:
-        found, shared = read_host_states(api), shared_builds_waiting(api)
+        queued = queued_builds(api)
+        found, shared = host_states(api, running=running_builds(api), queued=queued), queued[SHARED_QUEUE]
     if as_json:
         typer.echo(json.dumps({"hosts": [host.document for host in found], "shared_queued": shared}, indent=2))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -53,6 +53,11 @@ class HostState:
 
 def read_host_states(api: PrefectApi) -> list[HostState]:
     """Every host that has queues or a worker, by name; raises ``ServiceUnreachable``. None before there is a pool."""
+    return host_states(api, running=running_builds(api), queued=queued_builds(api))
+
+
+def host_states(api: PrefectApi, *, running: Mapping[str, int], queued: Mapping[str, int]) -> list[HostState]:
+    """The same for who has counted the builds already: those that go on by host, those that wait by queue."""
     try:
         queues = api.post(f"/work_pools/{POOL}/queues/filter", {})
     except ServiceUnreachable as error:
@@ -66,9 +71,15 @@ def read_host_states(api: PrefectApi) -> list[HostState]:
     }
     paused = {queue["name"] for queue in queues if queue.get("is_paused")}
     names = {host for queue in queues if (host := host_of_queue(queue["name"]))}
-    running, queued = running_builds(api), queued_builds(api)
     return [
-        _state(name, workers.get(name), records.get(name), name in paused, running[name], queued[host_queue(name)])
+        _state(
+            name,
+            workers.get(name),
+            records.get(name),
+            name in paused,
+            running.get(name, 0),
+            queued.get(host_queue(name), 0),
+        )
         for name in sorted(names)
     ]
 
@@ -109,9 +120,10 @@ def queued_builds(api: PrefectApi) -> Counter[str]:
     return Counter(run.get("work_queue_name") or "" for run in _runs(api, ["SCHEDULED"]) if not _is_care(run))
 
 
-def shared_builds_waiting(api: PrefectApi) -> int:
-    """How many builds wait that any host may take."""
-    return queued_builds(api)[SHARED_QUEUE]
+def reason_of_all(states: Sequence[HostState]) -> str:
+    """Why a build waits that any host may take: what holds every host; empty where one takes builds."""
+    reasons = [state.reason for state in states]
+    return "; ".join(reasons) if all(reasons) else ""
 
 
 def wait_until_idle(
@@ -134,8 +146,7 @@ def waiting_reason(api: PrefectApi, flow_run_id: str) -> str:
     queue = run.get("work_queue_name") or ""
     states = read_host_states(api)
     if queue == SHARED_QUEUE:
-        reasons = [state.reason for state in states]
-        return "; ".join(reasons) if reasons and all(reasons) else ""
+        return reason_of_all(states)
     return next((state.reason for state in states if state.name == host_of_queue(queue)), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,14 +10,12 @@ from typing import Any
 
 from caisson.queueing import NEXT, HostRoom, Waiting, plan_queue, priority_of
 from caisson.settings import Settings
-from deployments.host_states import HostState, read_host_states
-from deployments.names import BUILD_FLOW, host_of_queue
+from deployments.host_states import HostState, host_states, reason_of_all
+from deployments.names import host_of_queue
 from deployments.ownership import owner
 from deployments.prefect_api import PrefectApi
-from deployments.queued import repository_of
-from deployments.trigger import PAGE, FlowRunId
-
-_MOST_PAGES = 25
+from deployments.queued import build_runs, repository_of
+from deployments.trigger import FlowRunId
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,16 @@ def places(api: PrefectApi, settings: Settings) -> list[QueuePlace]:
     """
     now = datetime.now(UTC)
     lines: dict[str, list[Waiting]] = {}
-    for run in _runs(api, ["SCHEDULED"]):
+    for run in build_runs(api, ["SCHEDULED"]):
         since = _time(run.get("expected_start_time")) or now
         if (_time(run.get("next_scheduled_start_time")) or since) <= now:
             build = Waiting(str(run["id"]), _repository(run), since, priority_of(run.get("tags") or []))
             lines.setdefault(str(run.get("work_queue_name") or ""), []).append(build)
     if not lines:
         return []
-    going_on, hosts = _runs(api, ["PENDING", "RUNNING", "CANCELLING"]), read_host_states(api)
+    going_on = build_runs(api, ["PENDING", "RUNNING", "CANCELLING"])
+    queued = {queue: len(line) for queue, line in lines.items()}
+    hosts = host_states(api, running=Counter(map(_host_of, going_on)), queued=queued)
     found: list[QueuePlace] = []
     for queue, line in lines.items():
         plan = plan_queue(line, _room(queue, going_on, hosts, settings), now)
@@ -62,29 +63,10 @@ def _room(queue: str, going_on: list[dict[str, Any]], hosts: list[HostState], se
             served[_repository(run)] = max(started, served.get(_repository(run), started))
     running = tuple(map(_repository, mine))
     if not name:
-        # Any host may take them: what holds them is what holds every host.
-        reasons = [host.reason for host in hosts]
-        return HostRoom(sum(host.slots for host in hosts), closed="; ".join(reasons) if all(reasons) else "")
+        return HostRoom(sum(host.slots for host in hosts), closed=reason_of_all(hosts))
     limit = settings.repository_concurrency if name == settings.host_name else 0
     host = next((host for host in hosts if host.name == name), None)
     return HostRoom(host.slots if host else 0, limit, running, served, host.reason if host else "")
-
-
-def _runs(api: PrefectApi, states: list[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for page in range(_MOST_PAGES):
-        body = {
-            "flows": {"name": {"any_": [BUILD_FLOW]}},
-            "flow_runs": {"state": {"type": {"any_": states}}},
-            "sort": "NEXT_SCHEDULED_START_TIME_ASC",
-            "limit": PAGE,
-            "offset": page * PAGE,
-        }
-        runs: list[dict[str, Any]] = api.post("/flow_runs/filter", body)
-        found += runs
-        if len(runs) < PAGE:
-            break
-    return found
 
 
 def _repository(run: Mapping[str, Any]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from caisson.errors import ServiceUnreachable
-from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
+from deployments.queued import build_runs
 
 WAITING = "caisson_queue_waiting"
 RUNNING = "caisson_queue_running"
@@ -24,14 +24,12 @@ GAUGES: Mapping[str, str] = {
 }
 _WAITING_STATES = ("SCHEDULED",)
 _RUNNING_STATES = ("PENDING", "RUNNING", "CANCELLING")
-_PAGE = 200
-_MOST_PAGES = 25
 
 
 def read_queue_metrics(api: PrefectApi, queues: Iterable[str], now: datetime) -> list[Metric]:
     """The queue now; ``queues`` are told even where they are empty, so that no series comes and goes."""
     try:
-        runs = list(_runs(api))
+        runs = build_runs(api, (*_WAITING_STATES, *_RUNNING_STATES))
     except ServiceUnreachable:
         return [_gauge(PREFECT_UP, {(): 0}, ())]
     return queue_families(runs, queues, now)
@@ -58,20 +56,6 @@ def queue_families(runs: Sequence[Mapping[str, Any]], queues: Iterable[str], now
             for name, values in ((WAITING, waiting), (RUNNING, running), (OLDEST, oldest))
         ),
     ]
-
-
-def _runs(api: PrefectApi) -> Iterator[dict[str, Any]]:
-    wanted = {
-        "flows": {"name": {"any_": [BUILD_FLOW]}},
-        "flow_runs": {"state": {"type": {"any_": [*_WAITING_STATES, *_RUNNING_STATES]}}},
-        "sort": "ID_DESC",
-        "limit": _PAGE,
-    }
-    for page in range(_MOST_PAGES):
-        runs = api.post("/flow_runs/filter", {**wanted, "offset": page * _PAGE})
-        yield from runs
-        if len(runs) < _PAGE:
-            return
 
 
 def _gauge(name: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]) -> Metric:
