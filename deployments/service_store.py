@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from caisson.errors import StoreUnusable
+from caisson.migrations import migrate, read_version
 from caisson.settings import Settings
 
 _BUSY_SECONDS = 10.0
@@ -126,24 +127,12 @@ def _transaction(database: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 def _migrate(database: sqlite3.Connection) -> None:
-    """Go up to this version, each step in a transaction of its own; safe while others do the same. Never goes down."""
-    if _version(database) == VERSION:
-        return
-    for version, statements in enumerate(MIGRATIONS, start=1):
-        with _transaction(database, "BEGIN IMMEDIATE"):
-            if (found := _version(database)) > VERSION:
-                raise StoreUnusable(
-                    f"schema version {found} is newer than this Caisson's {VERSION}", hint="Upgrade this Caisson."
-                )
-            if found < version:
-                for statement in statements:
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version={version}")
-
-
-def _version(database: sqlite3.Connection) -> int:
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    return int(version)
+    if (found := read_version(database)) > VERSION:
+        raise StoreUnusable(
+            f"schema version {found} is newer than this Caisson's {VERSION}", hint="Upgrade this Caisson."
+        )
+    if found < VERSION:
+        migrate(database, MIGRATIONS)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from caisson.errors import LedgerUnusable
 from caisson.file_lock import locked
-from caisson.ledger.schema import VERSION, migrate, missing_parts, read_schema, read_version
+from caisson.ledger.schema import VERSION, migrate, missing_parts, read_schema
 from caisson.ledger.stamps import to_stamp
+from caisson.migrations import read_version
 
 # Seconds. A transaction takes milliseconds, on a disk that is busy a few seconds.
 _BUSY_SECONDS = 30.0

@@ -9,6 +9,9 @@ from __future__ import annotations
 import functools
 import sqlite3
 
+from caisson import migrations
+from caisson.migrations import read_version
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     # From nothing to version 1.
     (
@@ -119,12 +122,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 VERSION = len(MIGRATIONS)
 
 
-def read_version(database: sqlite3.Connection) -> int:
-    """The schema version of a file; 0 for one that is new."""
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
 def read_schema(database: sqlite3.Connection) -> dict[str, str]:
     """What a database has of tables and indexes, by name, each as it was created."""
     rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
@@ -132,18 +129,8 @@ def read_schema(database: sqlite3.Connection) -> dict[str, str]:
 
 
 def migrate(database: sqlite3.Connection, *, to: int = VERSION) -> None:
-    """Go up to a version, each step in a transaction of its own; safe while others do the same. Never goes down."""
-    for version, statements in enumerate(MIGRATIONS[:to], start=1):
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            if read_version(database) < version:
-                for statement in statements:
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version={version}")
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
+    """Go up to a version: see ``caisson.migrations``."""
+    migrations.migrate(database, MIGRATIONS[:to])
 
 
 @functools.cache
