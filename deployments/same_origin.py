@@ -51,7 +51,7 @@ class Origins:
 
     def refusal(self, method: str, *, is_websocket: bool, host: str, origin: str, fetch_site: str) -> Refusal | None:
         """Why this request is refused; ``None``: it is not. Headers that are missing are empty."""
-        name = _host_name(host)
+        name = host_name(host)
         if self.names is not None and not _is_address(name) and name not in self.names:
             return Refusal(
                 421, f"No server of the name {name[:80]!r} is here; CAISSON_SERVER_NAMES lists those that there are."
@@ -116,15 +116,16 @@ def _is_ours(host: str, origin: str, fetch_site: str) -> bool:
     return not origin or _place(origin) == host.lower()
 
 
-def _host_name(host: str) -> str:
+def host_name(header: str) -> str:
+    """The name or address in a Host header (RFC 9110, 7.2), without the port; "" where it is none.
+
+    >>> host_name("LocalHost:4280"), host_name("[::1]:4280"), host_name("caisson.example.com."), host_name("[::1")
+    ('localhost', '[::1]', 'caisson.example.com', '')
     """
-    >>> _host_name("Build-1:4200"), _host_name("[::1]:4200"), _host_name("10.0.0.7"), _host_name("")
-    ('build-1', '::1', '10.0.0.7', '')
-    """
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return host.lower()
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[: name.find("]") + 1]
+    return name.partition(":")[0].removesuffix(".")
 
 
 def _place(origin: str) -> str:
@@ -137,7 +138,7 @@ def _place(origin: str) -> str:
 
 def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
     return True

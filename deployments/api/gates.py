@@ -18,6 +18,7 @@ from caisson.errors import CaissonError
 from caisson.tokens import TokenRecord
 from deployments.api.problems import Problem, of_failure
 from deployments.api.rate import RateLimit
+from deployments.same_origin import host_name
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 MOST_BODY = 256 << 10
@@ -29,18 +30,6 @@ OPEN_PATHS = ("/healthz", "/readyz", "/api/openapi.json")
 WEBHOOKS = "/webhooks/"
 """Below it each delivery proves itself by its signature."""
 _BEARER = "bearer "
-
-
-def host_name(header: str) -> str:
-    """The name in a Host header, without the port.
-
-    >>> host_name("LocalHost:4280"), host_name("[::1]:4280"), host_name("caisson.example.com.")
-    ('localhost', '[::1]', 'caisson.example.com')
-    """
-    name = header.strip().lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0].removesuffix(".")
 
 
 class KnownHost:
