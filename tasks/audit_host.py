@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
-from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
 from caisson.audit.care import AUDIT, MONITOR, PRUNE
@@ -23,6 +21,7 @@ from caisson.settings import Settings
 from caisson.untrusted import markdown
 from tasks.artifact_keys import host_key
 from tasks.emit_events import emit_events
+from tasks.show_page import show_page
 from tasks.step import run_logger
 
 
@@ -52,21 +51,12 @@ def _schedules(host: str) -> Mapping[str, ScheduleFacts] | None:
 @task(name="publish_audit", task_run_name="publish_audit", cache_policy=NO_CACHE, persist_result=False)
 def publish_audit(report: AuditReport) -> None:
     """The page of this run; a failure of it is none of the audit's."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    artifact = ArtifactCreate(
+    show_page(
+        "audit",
         key=host_key("audit", report.host),
-        type="markdown",
         description=markdown(report.summary, 900),
-        data=audit_markdown(report),
-        flow_run_id=context.flow_run.id,
+        page=audit_markdown(report),
     )
-    try:
-        with get_client(sync_client=True) as client:
-            client.create_artifact(artifact)
-    except Exception as error:
-        run_logger().warning(f"The audit could not be shown in Prefect ({type(error).__name__}: {error}).")
 
 
 @task(name="tell_audit", task_run_name="tell_audit", cache_policy=NO_CACHE, persist_result=False)

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
-from prefect.context import FlowRunContext
 
 from caisson.prune_files import write_plan, write_report
 from caisson.prune_markdown import plan_summary, render_plan
@@ -21,6 +18,7 @@ from caisson.prune_report_markdown import render_report, report_summary
 from caisson.untrusted import code, markdown
 from tasks.artifact_keys import host_key
 from tasks.prune_run import PruneRun
+from tasks.show_page import show_page
 from tasks.step import run_logger
 
 
@@ -69,19 +67,4 @@ def _page(text: str, bars: list[RuleBar], file: Path | None) -> str:
 
 
 def _publish(run: PruneRun, what: str, summary: str, page: str) -> None:
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    artifact = ArtifactCreate(
-        key=artifact_key(what, run.settings.host_name),
-        type="markdown",
-        # Prefect's pages show a description as markdown too.
-        description=markdown(summary),
-        data=page,
-        flow_run_id=context.flow_run.id,
-    )
-    try:
-        with get_client(sync_client=True) as client:
-            client.create_artifact(artifact)
-    except Exception as error:
-        run_logger().warning(f"The {what} could not be shown in Prefect ({type(error).__name__}: {error}).")
+    show_page(what, key=artifact_key(what, run.settings.host_name), description=markdown(summary), page=page)
