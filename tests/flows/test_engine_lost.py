@@ -51,6 +51,8 @@ def host(engine: OwnEngine, caisson: CaissonHost, tmp_path_factory: pytest.TempP
         "CAISSON_GUARD_DIR": f"{engine.directory}/guard",
         "CAISSON_MIN_FREE_BYTES": "64m",
         "CAISSON_POLL_SECONDS": "2",
+        # What a build says that is not tried again.
+        "CAISSON_BUILD_ATTEMPTS": "1",
     }
     host = CaissonHost(tmp_path_factory.mktemp("lost"), f"lost-{os.getpid()}", variables)
     host.copy_database(caisson)
