@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from caisson.placing import Candidate
@@ -68,10 +68,6 @@ class HostRecord:
             free_slots=max(self.slots - self.running, 0),
             repositories=self.repositories,
         )
-
-    def ended(self) -> HostRecord:
-        """The host as it says that it is down."""
-        return replace(self, running=0, stopped=True)
 
 
 def variable_name(host: str) -> str:

@@ -121,7 +121,10 @@ def test_what_a_host_tells_is_read_as_it_was_told() -> None:
     assert len(str(record.value)) < 5000 - 100
     candidate = record.candidate(online=True, drains=False)
     assert (candidate.free_slots, hold_reason(candidate)) == (1, "disk critical on host b1")
-    assert hold_reason(record.ended().candidate(online=True, drains=False)) == "host b1 is offline"
+    assert (
+        hold_reason(replace(record, running=0, stopped=True).candidate(online=True, drains=False))
+        == "host b1 is offline"
+    )
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, {"host": "b1", "slots": "many"}, {"host": "b1", "slots": None}])
