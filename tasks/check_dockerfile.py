@@ -5,7 +5,7 @@ from __future__ import annotations
 from caisson.build import Build
 from caisson.builder import StartedBuilder
 from caisson.engine import Stream
-from caisson.errors import DockerfileInvalid
+from caisson.errors import DockerfileInvalid, EngineFault
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard_plan import LARGEST_DOCKERFILE, build_inputs, require_allowed_dockerfile
 from caisson.images_read import images_read
@@ -41,13 +41,19 @@ def _hold(build: Build, images: frozenset[str] | None) -> None:
 
 
 def _read(build: Build, builder: StartedBuilder) -> bytes:
-    content = bytearray()
+    content, complaint = bytearray(), bytearray()
 
     def take(stream: Stream, chunk: bytes) -> None:
-        if stream == "stdout":
-            content.extend(chunk)
+        (content if stream == "stdout" else complaint).extend(chunk)
 
     argv = ["head", f"--bytes={LARGEST_DOCKERFILE + 1}", "--", dockerfile_path(build.spec)]
-    if build.engine.exec(builder.id, argv, user=build.settings.step_user, on_output=take):
-        raise DockerfileInvalid(f"The Dockerfile {build.spec.dockerfile or 'Dockerfile'} can't be read.")
+    exit_code = build.engine.exec(builder.id, argv, user=build.settings.step_user, on_output=take)
+    if exit_code:
+        said = (complaint or content).decode(errors="replace").strip().splitlines()
+        # 1 is what head says of a file; anything else is of a process that did not run.
+        failure = DockerfileInvalid if exit_code == 1 else EngineFault
+        raise failure(
+            f"The Dockerfile {build.spec.dockerfile or 'Dockerfile'} can't be read (exit code {exit_code}).",
+            details={"exit_code": exit_code, "output": said[-1][:500] if said else ""},
+        )
     return bytes(content)
