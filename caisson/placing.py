@@ -20,6 +20,8 @@ class Candidate:
     drains: bool = False
     is_critical: bool = False
     """Its disk is: a build would be refused there."""
+    engine_answers: bool = True
+    """Whether its Docker engine does: a build would fail there."""
     free_slots: int = 0
     repositories: frozenset[str] = field(default=frozenset(), repr=False)
 
@@ -48,6 +50,8 @@ def hold_reason(host: Candidate) -> str:
         return f"host {host.name} is offline"
     if host.drains:
         return f"host {host.name} drains"
+    if not host.engine_answers:
+        return f"the Docker engine of host {host.name} does not answer"
     if host.is_critical:
         return f"disk critical on host {host.name}"
     return ""
@@ -59,7 +63,7 @@ def place(
     """Whether this host takes a build of that repository (its mark) which it has seen waiting for that long.
 
     Cache first: a host that has it takes the build at once; one that has not leaves it for ``patience_seconds`` to a
-    live host that has it and has room. No host takes one while its disk is critical or while it drains.
+    live host that has it and has room. No host takes one while its disk is critical, its engine is down, or it drains.
     """
     if reason := hold_reason(host):
         return Placing(False, reason)

@@ -132,7 +132,7 @@ def hosts(
     rows = [
         (
             host.name,
-            host.state,
+            host.state if host.engine_answers else f"{host.state}, no engine",
             f"{host.running} of {host.slots}",
             str(host.queued),
             f"{host.level}, {format_size(host.free_bytes)} free" if host.free_bytes else "unknown",

@@ -35,13 +35,20 @@ class HostState:
     slots: int
     level: str
     free_bytes: int
+    engine_answers: bool
     version: str
     last_seen: datetime | None
 
     @property
     def reason(self) -> str:
         """Why a build that was asked of this host waits, beside builds before it; empty when it does not."""
-        record = HostRecord(self.name, slots=self.slots, running=self.running, level=self.level)
+        record = HostRecord(
+            self.name,
+            slots=self.slots,
+            running=self.running,
+            level=self.level,
+            engine_answers=self.engine_answers,
+        )
         online = self.state in ("online", "draining")
         return hold_reason(record.candidate(online=online, drains=self.state == "draining"))
 
@@ -101,6 +108,7 @@ def _state(
         record.slots,
         record.level,
         record.free_bytes,
+        record.engine_answers,
         record.version,
         datetime.fromisoformat(seen) if seen else None,
     )

@@ -31,6 +31,7 @@ class HostRecord:
     running: int = 0
     level: str = "normal"
     free_bytes: int = 0
+    engine_answers: bool = True
     stopped: bool = False
     repositories: frozenset[str] = frozenset()
 
@@ -52,6 +53,7 @@ class HostRecord:
                 running=int(value.get("running", 0)),
                 level=str(value.get("level", "normal")),
                 free_bytes=int(value.get("free_bytes", 0)),
+                engine_answers=bool(value.get("engine_answers", True)),
                 stopped=bool(value.get("stopped", False)),
                 repositories=frozenset(str(value.get("repositories", "")).split()),
             )
@@ -65,6 +67,7 @@ class HostRecord:
             is_live=online and not self.stopped,
             drains=drains,
             is_critical=self.level == "critical",
+            engine_answers=self.engine_answers,
             free_slots=max(self.slots - self.running, 0),
             repositories=self.repositories,
         )

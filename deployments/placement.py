@@ -25,7 +25,8 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from caisson.disk import read_file_system
 from caisson.disk_state import read_state
 from caisson.disk_watch import require_uncritical
-from caisson.errors import CaissonError, DiskTooFull
+from caisson.docker_engine import DockerEngine
+from caisson.errors import CaissonError, DiskTooFull, EngineUnreachable
 from caisson.ledger import Ledger
 from caisson.placing import Candidate, hold_reason, place
 from caisson.settings import Settings
@@ -37,6 +38,7 @@ logger = logging.getLogger("caisson.worker")
 
 REFRESH_SECONDS = 2.0
 TELL_SECONDS = 60.0
+ENGINE_SECONDS = 2.0
 
 
 class _FlowRun(Protocol):
@@ -62,6 +64,14 @@ class _Disk:
     free_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class _Own:
+    """This host as it is at this moment."""
+
+    disk: _Disk
+    engine_answers: bool
+
+
 class Placement:
     """What one worker knows of hosts; for one task at a time."""
 
@@ -85,13 +95,21 @@ class Placement:
         care = care_queue(self._host)
         if free_slots < 1 or all(offer.flow_run.work_queue_name == care for offer in offered):
             return [offer for offer in offered if offer.flow_run.work_queue_name == care], 0
-        disk = await anyio.to_thread.run_sync(_look_at_disk, self._settings)
+        own = await anyio.to_thread.run_sync(_look, self._settings)
         if any(offer.flow_run.work_queue_name == SHARED_QUEUE for offer in offered):
             await self.refresh(client)
-        me = Candidate(self._host, True, self._drains, disk.is_critical, free_slots, self._repositories)
+        me = Candidate(
+            self._host,
+            drains=self._drains,
+            is_critical=own.disk.is_critical,
+            engine_answers=own.engine_answers,
+            free_slots=free_slots,
+            repositories=self._repositories,
+        )
         # A paused queue's runs are not offered at all, so that a drain holds builds asked of this host without us.
         held = hold_reason(replace(me, drains=False))
-        taken, again, reasons = [], 0.0, [held] if held else []
+        # Nothing tells of an engine that is back.
+        taken, again, reasons = [], 0.0 if own.engine_answers else ENGINE_SECONDS, [held] if held else []
         now = time.monotonic()
         seen, self._seen = self._seen, {}
         for offer in offered:
@@ -121,15 +139,16 @@ class Placement:
 
     async def tell(self, client: PrefectClient, *, running: int, stopped: bool = False) -> None:
         """Tell the others of this host, if there is news; for another's sake alone, so that failure is only logged."""
-        disk = await anyio.to_thread.run_sync(_look_at_disk, self._settings)
+        own = await anyio.to_thread.run_sync(_look, self._settings)
         self._repositories = await anyio.to_thread.run_sync(_repositories, self._settings)
         record = HostRecord(
             self._host,
             version=_version(),
             slots=self._settings.concurrency,
             running=running,
-            level="critical" if disk.is_critical else "normal",
-            free_bytes=disk.free_bytes,
+            level="critical" if own.disk.is_critical else "normal",
+            free_bytes=own.disk.free_bytes,
+            engine_answers=own.engine_answers,
             stopped=stopped,
             repositories=self._repositories,
         )
@@ -194,6 +213,21 @@ async def read_records(client: PrefectClient) -> list[HostRecord]:
 def _is_no_news(told: HostRecord | None, record: HostRecord) -> bool:
     # Free bytes change all the time and decide nothing.
     return told is not None and replace(record, free_bytes=told.free_bytes) == told
+
+
+def _look(settings: Settings) -> _Own:
+    return _Own(_look_at_disk(settings), _engine_answers(settings))
+
+
+def _engine_answers(settings: Settings) -> bool:
+    """Whether a build would find the engine; one that answers with an error is for the build to report."""
+    try:
+        DockerEngine(settings.docker_host, timeout=ENGINE_SECONDS).close()
+    except EngineUnreachable:
+        return False
+    except CaissonError:
+        return True
+    return True
 
 
 def _look_at_disk(settings: Settings) -> _Disk:

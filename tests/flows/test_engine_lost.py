@@ -1,17 +1,20 @@
-"""An engine that is stopped, or killed, while a build runs; and that is back again."""
+"""An engine that is stopped, or killed, while a build runs; and that is back again. What waits, and is tried anew."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from caisson.docker_engine import DockerEngine
 from deployments.tether import tethered
+from deployments.trigger import FlowRunId
 from tests.conftest import find_engines
 from tests.engine.repositories import Repository, git
 from tests.flows.caisson_host import CaissonHost, free_port, wait_for
@@ -21,6 +24,7 @@ ADDRESS = "10.231.79.1"
 IMAGE = "caisson-test/lost"
 # It is on the engine anyway, and brings a shell.
 BASE = "FROM caisson-builder:latest\n"
+Hosts = Callable[[int], CaissonHost]
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
@@ -45,51 +49,85 @@ def repository(engine: OwnEngine, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def host(engine: OwnEngine, caisson: CaissonHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
-    variables = {
-        "CAISSON_DOCKER_HOST": engine.host.docker_host,
-        "CAISSON_GUARD_DIR": f"{engine.directory}/guard",
-        "CAISSON_MIN_FREE_BYTES": "64m",
-        "CAISSON_POLL_SECONDS": "2",
-        # What a build says that is not tried again.
-        "CAISSON_BUILD_ATTEMPTS": "1",
-    }
-    host = CaissonHost(tmp_path_factory.mktemp("lost"), f"lost-{os.getpid()}", variables)
-    host.copy_database(caisson)
-    host.up()
-    yield host
-    host.stop()
+def hosts(engine: OwnEngine, caisson: CaissonHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """A host whose builds are tried so many times."""
+    with ExitStack() as stack:
+
+        def host(attempts: int) -> CaissonHost:
+            variables = {
+                "CAISSON_DOCKER_HOST": engine.host.docker_host,
+                "CAISSON_GUARD_DIR": f"{engine.directory}/guard",
+                "CAISSON_MIN_FREE_BYTES": "64m",
+                "CAISSON_POLL_SECONDS": "2",
+                "CAISSON_BUILD_ATTEMPTS": str(attempts),
+            }
+            found = CaissonHost(tmp_path_factory.mktemp("lost"), f"lost-{attempts}-{os.getpid()}", variables)
+            found.copy_database(caisson)
+            found.up()
+            stack.callback(found.stop)
+            return found
+
+        yield host
 
 
-def _builders(engine: OwnEngine) -> list[str]:
-    with DockerEngine(engine.host.docker_host) as docker:
-        return [container.name for container in docker.list_containers({"caisson.build": None})]
+def _build(host: CaissonHost, repository: Repository) -> FlowRunId:
+    return host.trigger("build-image", request={"repository_url": repository.url, "image": IMAGE})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_build_that_loses_its_engine_says_so_and_is_cleaned_up_when_that_is_back(
-    number: signal.Signals,
-    host: CaissonHost,
-    engine: OwnEngine,
-    repository: Repository,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    repository.commit({"Dockerfile": f"{BASE}RUN echo it-sleeps {number} && sleep 600\n"})
-    request = {"repository_url": repository.url, "image": IMAGE}
-    run = host.trigger("build-image", request=request)
+def _log_until(host: CaissonHost, run: FlowRunId, words: str) -> None:
     log = host.state_dir / "builds" / f"{run}.log"
-    wait_for("its RUN step", lambda: log.exists() and f"it-sleeps {number}" in log.read_text())
+    wait_for(words, lambda: log.exists() and words in log.read_text())
+
+
+def _builders(engine: OwnEngine, run: FlowRunId) -> list[str]:
+    with DockerEngine(engine.host.docker_host) as docker:
+        return [container.name for container in docker.list_containers({"caisson.flow-run": str(run)})]
+
+
+def test_a_build_that_loses_its_engine_says_so_and_what_comes_meanwhile_waits_until_that_is_back(
+    hosts: Hosts, engine: OwnEngine, repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = hosts(1)
+    repository.commit({"Dockerfile": f"{BASE}RUN echo it-sleeps once && sleep 600\n"})
+    run = _build(host, repository)
+    _log_until(host, run, "it-sleeps once")
     began = time.monotonic()
-    engine.stop(number)
+    engine.stop(signal.SIGTERM)
     state = host.wait_for_state(run, *FINAL)
     lost = time.monotonic() - began
     assert state.state_name == "Failed"
     assert "EngineLost: The Docker engine went away while the build ran." in state.message
+    repository.commit({"Dockerfile": f"{BASE}LABEL after=stop\n"})
+    following = _build(host, repository)
+    reason = f"the Docker engine of host {host.name} does not answer"
+    wait_for("it is held", lambda: f"Builds wait: {reason}" in host.logs())
+    assert host.state(following).state_name in ("Scheduled", "Late")
     began = time.monotonic()
     engine.start()
-    wait_for("no builder is left", lambda: not _builders(engine), seconds=30)
-    with capsys.disabled():
-        print(f"\n  {number.name}: failed after {lost:.1f} s, back and clean {time.monotonic() - began:.1f} s later")
-    repository.commit({"Dockerfile": f"{BASE}LABEL after={number}\n"})
-    following = host.trigger("build-image", request=request)
+    wait_for("no builder of the first is left", lambda: not _builders(engine, run), seconds=30)
+    cleaned = time.monotonic() - began
     assert host.wait_for_state(following, *FINAL).state_name == "Completed"
+    with capsys.disabled():
+        print(f"\n  stopped: failed after {lost:.1f} s, back and clean {cleaned:.1f} s later")
+
+
+def test_a_build_that_loses_its_engine_begins_anew_when_that_is_back(
+    hosts: Hosts, engine: OwnEngine, repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = hosts(2)
+    repository.commit({"Dockerfile": f"{BASE}RUN echo it-sleeps twice && sleep 15\n"})
+    run = _build(host, repository)
+    _log_until(host, run, "it-sleeps twice")
+    began = time.monotonic()
+    engine.stop(signal.SIGKILL)
+    # Its containerd is told by the kernel; a dockerd that starts in that moment takes it for one that lives.
+    time.sleep(3)
+    engine.start()
+    state = host.wait_for_state(run, *FINAL, seconds=150)
+    assert state.state_name == "Completed", host.logs()
+    report = json.loads((host.state_dir / "builds" / f"{run}.json").read_text())
+    (note,) = [note for note in report["notes"] if note.startswith("Try 1 failed")]
+    assert "The Docker engine went away while the build ran." in note
+    wait_for("no builder is left", lambda: not _builders(engine, run), seconds=30)
+    with capsys.disabled():
+        print(f"\n  killed: built {time.monotonic() - began:.1f} s after the engine's end")

@@ -168,10 +168,15 @@ def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
     metrics = (watched.host.state_dir / "metrics" / "caisson_disk.prom").read_text()
     assert f'caisson_disk_pressure{{path="{watched.disk}",level="critical"}} 1' in metrics
     assert f'caisson_disk_avail_bytes{{path="{watched.disk}"}} 0' in metrics
+    # What is built waits for room and says so; the looks go on beside it.
+    held = watched.host.trigger("sample-sleep", seconds=0)
+    wait_for("it is held", lambda: "Builds wait: disk critical on host watched" in watched.host.logs())
+    assert watched.host.state(held).state_name in ("Scheduled", "Late")
 
     watched.fill(1)
     watched.look(), watched.look(), watched.look()
     assert posted.get(timeout=30)["event"] == "caisson.disk.recovered"
+    watched.host.wait_for_state(held, "Completed")
     # The server tells events on before it stores them.
     wait_for("the recovery is stored", lambda: watched.events("caisson.disk.recovered"))
     assert [len(watched.events(f"caisson.disk.{name}")) for name in ("pressure", "critical", "recovered")] == [1, 1, 1]

@@ -38,6 +38,7 @@ def test_a_host_without_the_cache_leaves_it_for_a_while_to_one_that_has_it() -> 
         {"is_live": False},
         {"drains": True},
         {"is_critical": True},
+        {"engine_answers": False},
         {"repositories": frozenset({repository_mark("https://git.example.com/other")})},
     ],
 )
@@ -50,6 +51,7 @@ def test_nobody_waits_for_a_host_that_would_not_take_it(change: dict[str, object
     [
         ({"drains": True}, "host b1 drains"),
         ({"is_critical": True}, "disk critical on host b1"),
+        ({"engine_answers": False}, "the Docker engine of host b1 does not answer"),
         ({"is_live": False}, "host b1 is offline"),
         ({"free_slots": 0}, "every slot of host b1 is taken"),
     ],
@@ -65,6 +67,7 @@ CANDIDATES = st.builds(
     is_live=st.booleans(),
     drains=st.booleans(),
     is_critical=st.booleans(),
+    engine_answers=st.booleans(),
     free_slots=st.integers(0, 2),
     repositories=st.sampled_from([frozenset[str](), frozenset({APP})]),
 )
@@ -113,14 +116,18 @@ def test_a_host_that_left_is_not_gone() -> None:
 
 def test_what_a_host_tells_is_read_as_it_was_told() -> None:
     urls = [f"https://git.example.com/team/app-{number}.git" for number in range(1000)]
-    record = HostRecord("b1", "1.2", 3, 2, "critical", 1 << 40, repositories=repository_marks(urls))
+    record = HostRecord(
+        "b1", "1.2", 3, 2, "critical", 1 << 40, engine_answers=False, repositories=repository_marks(urls)
+    )
     assert HostRecord.parse(record.value) == record
     assert len(record.repositories) == MOST_REPOSITORIES
     assert repository_mark(urls[0]) in record.repositories
     # Prefect's limit for a variable, less what a long name takes.
     assert len(str(record.value)) < 5000 - 100
     candidate = record.candidate(online=True, drains=False)
-    assert (candidate.free_slots, hold_reason(candidate)) == (1, "disk critical on host b1")
+    assert candidate.free_slots == 1
+    assert hold_reason(candidate) == "the Docker engine of host b1 does not answer"
+    assert hold_reason(replace(candidate, engine_answers=True)) == "disk critical on host b1"
     assert (
         hold_reason(replace(record, running=0, stopped=True).candidate(online=True, drains=False))
         == "host b1 is offline"
