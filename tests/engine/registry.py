@@ -7,92 +7,24 @@ it a loopback of its own. So the registry runs there, and so does every question
 from __future__ import annotations
 
 import base64
-import ctypes
 import http.client
 import json
-import os
 import shutil
 import socket
-import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TypeVar
 
 from caisson.engine import RegistryAuth
+from tests.engine.network import LOOPBACK, EngineNetwork
 
-_T = TypeVar("_T")
-_LOOPBACK = "127.0.0.1"
-_CLONE_NEWNET = 0x40000000
 _MANIFESTS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 _START_SECONDS = 15
-
-
-class EngineNetwork:
-    """The network namespace of the process that listens on an engine's socket."""
-
-    def __init__(self, engine_socket: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(engine_socket))
-            peer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        self._namespace = f"/proc/{struct.unpack('3i', peer)[0]}/ns/net"
-        self._is_ours = Path(self._namespace).samefile("/proc/self/ns/net")
-
-    def command(self, *argv: str) -> list[str]:
-        """The command line that runs a program there."""
-        return list(argv) if self._is_ours else ["nsenter", f"--net={self._namespace}", *argv]
-
-    def call(self, function: Callable[[], _T]) -> _T:
-        """What a function returns there; sockets that it makes stay there. It must not start threads."""
-        if self._is_ours:
-            return function()
-        results: list[_T] = []
-        failures: list[BaseException] = []
-
-        def there() -> None:
-            try:
-                self._enter()
-                results.append(function())
-            except BaseException as error:  # handed on to the caller's thread
-                failures.append(error)
-
-        # A namespace is a thread's own: this one ends with the call.
-        thread = threading.Thread(target=there)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
-        return results[0]
-
-    def _enter(self) -> None:
-        with Path(self._namespace).open() as namespace:
-            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), self._namespace)
-
-    def address(self) -> str:
-        """One of its own addresses beyond loopback; nothing is sent to find it."""
-
-        def probe() -> str:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.connect(("192.0.2.1", 9))
-                return str(client.getsockname()[0])
-
-        return self.call(probe)
-
-    def free_port(self) -> int:
-        """A port of its loopback that nobody listens on."""
-
-        def probe() -> int:
-            with socket.socket() as unused:
-                unused.bind((_LOOPBACK, 0))
-                return int(unused.getsockname()[1])
-
-        return self.call(probe)
 
 
 @dataclass
@@ -165,15 +97,21 @@ class Registry:
 
 @contextmanager
 def docker_registry(
-    directory: Path, engine_socket: Path, *, address: str = "", password: str = ""
+    directory: Path,
+    engine_socket: Path,
+    *,
+    address: str = "",
+    password: str = "",
+    network: EngineNetwork | None = None,
 ) -> Iterator[Registry]:
     """Run docker-registry for an engine while the block runs; its data are below ``directory``.
 
-    ``address`` (host without port) is another address of the engine's host than loopback, which wants TLS there.
+    ``address`` (host without port) is another address of the engine's host than loopback, which wants TLS there;
+    ``network`` is the engine's where that may be killed.
     """
     if not shutil.which("docker-registry") or not shutil.which("htpasswd"):
         raise AssertionError("docker-registry or htpasswd is missing: apt-get install docker-registry apache2-utils")
-    network = EngineNetwork(engine_socket)
+    network = network or EngineNetwork.of_engine(engine_socket)
     auth = RegistryAuth("alice", password or "correct horse battery staple", "")
     directory.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -182,7 +120,7 @@ def docker_registry(
         check=True,
         capture_output=True,
     )
-    where = f"{address or _LOOPBACK}:{network.free_port()}"
+    where = f"{address or LOOPBACK}:{network.free_port()}"
     config = {
         "version": "0.1",
         "log": {"level": "info"},
@@ -218,9 +156,9 @@ class FaultyRegistry:
 @contextmanager
 def faulty_registry(engine_socket: Path, status: int, body: bytes = b"") -> Iterator[FaultyRegistry]:
     """Serve on the engine's loopback while the block runs."""
-    network = EngineNetwork(engine_socket)
+    network = EngineNetwork.of_engine(engine_socket)
     port = network.free_port()
-    faulty = FaultyRegistry(f"{_LOOPBACK}:{port}", status, body)
+    faulty = FaultyRegistry(f"{LOOPBACK}:{port}", status, body)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -249,9 +187,9 @@ def faulty_registry(engine_socket: Path, status: int, body: bytes = b"") -> Iter
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _answer
 
-    server = ThreadingHTTPServer((_LOOPBACK, port), Handler, bind_and_activate=False)
+    server = ThreadingHTTPServer((LOOPBACK, port), Handler, bind_and_activate=False)
     server.socket.close()
-    server.socket = network.call(lambda: socket.create_server((_LOOPBACK, port)))
+    server.socket = network.call(lambda: socket.create_server((LOOPBACK, port)))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.tether import tethered
+from tests.engine.network import EngineNetwork
 
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "Test",
@@ -75,28 +76,28 @@ class GitDaemon:
 
 
 @contextmanager
-def git_daemon(root: Path, address: str) -> Iterator[GitDaemon]:
-    """Serve everything below ``root`` at ``git://ADDRESS:PORT/`` while the block runs."""
+def git_daemon(root: Path, address: str, network: EngineNetwork | None = None) -> Iterator[GitDaemon]:
+    """Serve all below ``root`` at ``git://ADDRESS:PORT/`` while the block runs, here or in an engine's network."""
     root.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port = probe.getsockname()[1]
+    network = network or EngineNetwork(os.getpid())
+    port = network.free_port(address)
     daemon = Path(git(root, "--exec-path")) / "git-daemon"
+    options = ["--reuseaddr", "--export-all", f"--base-path={root}"]
     process = subprocess.Popen(
-        tethered(
-            [str(daemon), "--reuseaddr", "--export-all", f"--base-path={root}", f"--listen={address}", f"--port={port}"]
-        ),
+        tethered(network.command(str(daemon), *options, f"--listen={address}", f"--port={port}")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as client:
-                if client.connect_ex((address, port)) == 0:
-                    break
+        while time.monotonic() < deadline and not network.call(lambda: _answers(address, port)):
             time.sleep(0.02)
         yield GitDaemon(root, address, port)
     finally:
         process.kill()
         process.wait()
+
+
+def _answers(address: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0

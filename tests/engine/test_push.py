@@ -20,7 +20,8 @@ from caisson.errors import CaissonError, EngineRefused, PushDenied, RegistryUnre
 from caisson.push import should_retry
 from tests.conftest import EngineHost
 from tests.engine.conftest import Builds
-from tests.engine.registry import EngineNetwork, Registry, docker_registry, faulty_registry
+from tests.engine.network import EngineNetwork
+from tests.engine.registry import Registry, docker_registry, faulty_registry
 from tests.engine.repositories import Repository
 
 LAYER_BYTES = 3 << 20
@@ -155,7 +156,7 @@ def test_what_a_registry_answers_decides_whether_another_try_is_worth_it(
 def test_a_registry_without_tls_beyond_loopback_is_not_trusted_and_not_tried_again(
     engine_host: EngineHost, push: Push, tmp_path: Path
 ) -> None:
-    address = EngineNetwork(engine_host.socket).address()
+    address = EngineNetwork.of_engine(engine_host.socket).address()
     with docker_registry(tmp_path / "plain", engine_host.socket, address=address) as plain:
         error = _failure(push, f"{plain.address}/team/app:v1", plain.auth)
     assert type(error) is RegistryUnreachable

@@ -13,6 +13,7 @@ from caisson.docker_engine import DockerEngine
 from caisson.engine import ImageInfo
 from deployments.trigger import FlowRunId
 from tests.conftest import EngineHost
+from tests.engine.network import EngineNetwork
 from tests.engine.registry import Registry, docker_registry
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 from tests.flows.caisson_host import CaissonHost, wait_for
@@ -80,21 +81,23 @@ def build_host(
     like: CaissonHost,
     variables: dict[str, str],
     password: str = "",
+    network: EngineNetwork | None = None,
 ) -> Iterator[BuildHost]:
     """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds).
 
-    ``password`` is the registry's, instead of its usual one.
+    ``password`` is the registry's, instead of its usual one; ``network`` that of an engine which is to be killed.
     """
+    network = network or EngineNetwork.of_engine(engine_host.socket)
     gate_path = directory / "engine.sock"
     with (
-        git_daemon(directory / "git", engine_host.gateway) as git,
-        docker_registry(directory / "registry", engine_host.socket, password=password) as registry,
+        git_daemon(directory / "git", engine_host.gateway, network) as git,
+        docker_registry(directory / "registry", engine_host.socket, password=password, network=network) as registry,
         unix_gate(str(gate_path), str(engine_host.socket)) as engine_gate,
     ):
         # A builder enters the real socket with the group of the one that Caisson uses.
         os.chown(gate_path, -1, engine_host.socket.stat().st_gid)
-        git_gate, git_port = tcp_gate(git.address, git.port)
-        registry_gate, registry_port = tcp_gate("127.0.0.1", int(registry.address.rpartition(":")[2]))
+        git_gate, git_port = tcp_gate(git.address, git.port, network)
+        registry_gate, registry_port = tcp_gate("127.0.0.1", int(registry.address.rpartition(":")[2]), network)
         host = CaissonHost(
             directory / "state",
             name,

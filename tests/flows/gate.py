@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Callable
 
+from tests.engine.network import EngineNetwork
+
 CHUNK = 1 << 16
 
 
@@ -15,15 +17,14 @@ class Gate:
     """Forwards every connection of ``listener`` to what ``connect`` gives, both ways; a context manager.
 
     After ``hold`` the first piece from a client that matches waits until ``release``; then it goes on to the server,
-    even if its client is dead by then, as a request does that was on its way already.
+    even if its client is dead by then, as a request does that was on its way already. Several may be held at once.
     """
 
     def __init__(self, listener: socket.socket, connect: Callable[[], socket.socket]) -> None:
         self._listener, self._connect = listener, connect
         self._lock = threading.Lock()
-        self._pattern: re.Pattern[bytes] | None = None
+        self._wanted: list[tuple[re.Pattern[bytes], threading.Event]] = []
         self._open = threading.Event()
-        self.reached = threading.Event()
 
     def __enter__(self) -> Gate:
         self._spawn(self._accept)
@@ -36,15 +37,19 @@ class Gate:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def hold(self, pattern: bytes) -> None:
+    def hold(self, pattern: bytes) -> threading.Event:
+        """Hold the next piece that matches; returns what is set when it has come."""
+        reached = threading.Event()
         with self._lock:
-            self.reached.clear()
-            self._open.clear()
-            self._pattern = re.compile(pattern)
+            if self._open.is_set():
+                self._open = threading.Event()
+            self._wanted.append((re.compile(pattern), reached))
+        return reached
 
     def release(self) -> None:
+        """Let everything go on that is held."""
         with self._lock:
-            self._pattern = None
+            self._wanted.clear()
             self._open.set()
 
     def _accept(self) -> None:
@@ -67,9 +72,8 @@ class Gate:
     def _pump(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(CHUNK):
-                if from_client and self._is_wanted(piece):
-                    self.reached.set()
-                    self._open.wait()
+                if from_client and (opened := self._held(piece)):
+                    opened.wait()
                 target.sendall(piece)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
@@ -77,12 +81,15 @@ class Gate:
             source.close()
             target.close()
 
-    def _is_wanted(self, piece: bytes) -> bool:
+    def _held(self, piece: bytes) -> threading.Event | None:
         with self._lock:
-            if self._pattern is None or not self._pattern.search(piece):
-                return False
-            self._pattern = None
-            return True
+            for wanted in self._wanted:
+                pattern, reached = wanted
+                if pattern.search(piece):
+                    self._wanted.remove(wanted)
+                    reached.set()
+                    return self._open
+        return None
 
 
 def unix_gate(path: str, target: str) -> Gate:
@@ -99,7 +106,11 @@ def unix_gate(path: str, target: str) -> Gate:
     return Gate(listener, connect)
 
 
-def tcp_gate(address: str, port: int) -> tuple[Gate, int]:
-    """A gate on the same address before that port; with the port that it listens on."""
-    listener = socket.create_server((address, 0))
-    return Gate(listener, lambda: socket.create_connection((address, port))), int(listener.getsockname()[1])
+def tcp_gate(address: str, port: int, network: EngineNetwork) -> tuple[Gate, int]:
+    """A gate on the same address of an engine's network before that port; with the port that it listens on."""
+    listener = network.call(lambda: socket.create_server((address, 0)))
+
+    def connect() -> socket.socket:
+        return network.call(lambda: socket.create_connection((address, port)))
+
+    return Gate(listener, connect), int(listener.getsockname()[1])

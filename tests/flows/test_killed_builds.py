@@ -93,11 +93,10 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     repository = host.repository("killed", BASE + "COPY stamp /\n" + last, stamp=f"{time.time_ns()}")
     image = f"{host.registry_address}/caisson-test/killed" if step == "push_image" else "caisson-test/killed"
     gates = {ENGINE: host.engine_gate, GIT: host.git_gate, REGISTRY: host.registry_gate}
-    if place:
-        gates[place].hold(pattern)
+    reached = gates[place].hold(pattern) if place else None
     run = host.build(repository, image, push=step == "push_image")
-    if place:
-        assert gates[place].reached.wait(60), host.caisson.logs() + host.log(run)
+    if reached:
+        assert reached.wait(60), host.caisson.logs() + host.log(run)
     else:
         host.wait_for_line(run, "it-sleeps")
     build_id = "".join(host.builders()).removeprefix("caisson-build-")

@@ -1,0 +1,226 @@
+"""Each process of the system is killed while a build is in each of its steps: nothing is left, and all goes on.
+
+One build stands in each step at once, held by a gate before a real server, with two more in the queue. Then one part
+dies by SIGKILL. The first two steps look at what is there already, in microseconds: there the moments just before the
+first and just after the second are held.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from caisson.leases import Leases
+from caisson.ledger import Ledger
+from deployments.state import StateDir, recorded_run
+from deployments.trigger import FlowRunId, RunChanged
+from tests.conftest import find_engines
+from tests.engine.network import EngineNetwork
+from tests.engine.repositories import git
+from tests.flows.build_host import BASE, BuildHost, build_host
+from tests.flows.caisson_host import CaissonHost, wait_for
+from tests.own_engine import OwnEngine, copy_image, own_engine
+
+ADDRESS = "10.231.80.1"
+ENGINE, GIT, REGISTRY, NOTHING = "engine", "git", "registry", ""
+# Which request is held, by step, the last step first: a request that is held is one that the builds before it have
+# behind them. The build that nobody holds is in its RUN step.
+HELD = {
+    "push_image": (REGISTRY, rb"PUT /v2/[^ ]+/manifests/"),
+    "remove_builder": (ENGINE, rb"DELETE /v[0-9.]+/containers/"),
+    "tag_image": (ENGINE, rb"POST /v[0-9.]+/images/[^ ]+/tag"),
+    "build": (NOTHING, b""),
+    "clone": (GIT, rb"command=fetch"),
+    "resolve_commit": (GIT, rb"command=ls-refs"),
+    "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
+    "check_disk": (ENGINE, rb"POST /v[0-9.]+/containers/create"),
+    "check_mounts": (ENGINE, rb"GET /v[0-9.]+/version "),
+}
+TAGGED = ("remove_builder", "push_image")
+"""The steps in which the image has its tags already."""
+RUN_SECONDS = 20
+"""The RUN step of the build that nobody holds: it goes on where only the server was killed."""
+FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
+MOST_RUNNING_SECONDS = 120.0
+
+
+@dataclass
+class Matrix:
+    """The host, its engine, and the builds that stand still."""
+
+    host: BuildHost
+    engine: OwnEngine
+    runs: dict[str, FlowRunId]
+    queued: list[FlowRunId]
+
+    @property
+    def caisson(self) -> CaissonHost:
+        return self.host.caisson
+
+    def stand_still(self, name: str) -> None:
+        """A build in each step, and two that wait."""
+        gates = {ENGINE: self.host.engine_gate, GIT: self.host.git_gate, REGISTRY: self.host.registry_gate}
+        for step, (place, pattern) in HELD.items():
+            last = f"RUN echo it-sleeps {name} && sleep {RUN_SECONDS}\n" if step == "build" else ""
+            repository = self.host.repository(_name(step), f"{BASE}COPY stamp /\n{last}", stamp=f"{name} {step}")
+            reached = gates[place].hold(pattern) if place else threading.Event()
+            self.runs[step] = self.host.build(repository, self.image(step), push=step == "push_image")
+            if place:
+                assert reached.wait(60), f"{step}\n{self.caisson.logs()}\n{self.host.log(self.runs[step])}"
+            else:
+                self.host.wait_for_line(self.runs[step], f"it-sleeps {name}")
+        for number in range(2):
+            repository = self.host.repository(f"queued-{number}", BASE, stamp=f"{name} {number}")
+            self.queued.append(self.host.build(repository, f"caisson-test/queued-{number}"))
+
+    def image(self, step: str) -> str:
+        place = f"{self.host.registry_address}/" if step == "push_image" else ""
+        return f"{place}caisson-test/{_name(step)}"
+
+    def release(self) -> None:
+        for gate in (self.host.engine_gate, self.host.git_gate, self.host.registry_gate):
+            gate.release()
+
+    def ends(self) -> dict[str, RunChanged]:
+        deadline = time.monotonic() + MOST_RUNNING_SECONDS
+        return {
+            step: self.caisson.wait_for_state(run, *FINAL, seconds=max(1, deadline - time.monotonic()))
+            for step, run in self.runs.items()
+        }
+
+
+def kill_flows(matrix: Matrix) -> None:
+    for run in matrix.runs.values():
+        process = recorded_run(StateDir(matrix.caisson.state_dir), run)
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def kill_worker(matrix: Matrix) -> None:
+    os.kill(matrix.caisson.pid_of("deployments.worker_main"), signal.SIGKILL)
+
+
+def kill_server(matrix: Matrix) -> None:
+    os.kill(matrix.caisson.pid_of("deployments.server_app"), signal.SIGKILL)
+
+
+def kill_caisson(matrix: Matrix) -> None:
+    matrix.caisson.stop(signal.SIGKILL)
+    wait_for("nothing of it runs", lambda: not matrix.caisson.processes(), seconds=30)
+    matrix.caisson.up()
+
+
+def kill_engine(matrix: Matrix) -> None:
+    matrix.engine.stop(signal.SIGKILL)
+    matrix.engine.start()
+
+
+def kill_everything(matrix: Matrix) -> None:
+    matrix.caisson.stop(signal.SIGKILL)
+    matrix.engine.stop(signal.SIGKILL)
+    matrix.engine.start()
+    wait_for("nothing of it runs", lambda: not matrix.caisson.processes(), seconds=30)
+    matrix.caisson.up()
+
+
+FAULTS: dict[str, tuple[Callable[[Matrix], None], frozenset[str]]] = {
+    "flows": (kill_flows, frozenset({"Crashed"})),
+    "worker": (kill_worker, frozenset({"Crashed"})),
+    "server": (kill_server, frozenset({"Completed"})),
+    "caisson": (kill_caisson, frozenset({"Crashed"})),
+    "engine": (kill_engine, frozenset({"Failed"})),
+    "everything": (kill_everything, frozenset({"Crashed"})),
+}
+"""Who is killed, and how a build ends then, in whatever step it is."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[OwnEngine]:
+    with own_engine(ADDRESS) as own:
+        for image in ("caisson-builder", "debian:trixie-slim"):
+            copy_image(image, find_engines()[0], own.host)
+        yield own
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost, engine: OwnEngine) -> Iterator[BuildHost]:
+    variables = {
+        "CAISSON_GUARD_DIR": f"{engine.directory}/guard",
+        "CAISSON_CONCURRENCY": str(len(HELD)),
+    }
+    network = EngineNetwork(engine.holder.pid)
+    directory = tmp_path_factory.mktemp("faults")
+    name = f"faults-{os.getpid()}"
+    with build_host(directory, name, engine.host, like=caisson, variables=variables, network=network) as host:
+        yield host
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
+    fault: str, host: BuildHost, engine: OwnEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill, outcome = FAULTS[fault]
+    matrix = Matrix(host, engine, {}, [])
+    matrix.stand_still(fault)
+    began = time.monotonic()
+    kill(matrix)
+    # What was on its way arrives late: that is to be found and removed, too.
+    matrix.release()
+    ends = matrix.ends()
+    ended = time.monotonic() - began
+    assert {step: state.state_name for step, state in ends.items() if state.state_name not in outcome} == {}
+    for run in matrix.queued:
+        assert host.caisson.wait_for_state(run, *FINAL).state_name == "Completed", host.log(run)
+    wait_for("no builder is left", lambda: not host.builders(), seconds=30)
+    wait_for("no guarded socket is left", lambda: not _sockets(engine), seconds=30)
+    assert not host.images("caisson.local/build"), "an image under construction"
+    _check_tags(matrix, ends)
+    _check_ledger(matrix)
+    with capsys.disabled():
+        print(f"\n  {fault}: all ended after {ended:.0f} s, all clean after {time.monotonic() - began:.0f} s", end="")
+
+
+def _name(step: str) -> str:
+    return f"fault-{step.replace('_', '-')}"
+
+
+def _sockets(engine: OwnEngine) -> list[Path]:
+    return list((engine.directory / "guard").glob("*.sock"))
+
+
+def _check_tags(matrix: Matrix, ends: dict[str, RunChanged]) -> None:
+    """Tags point to whole images of the commit that was built, and only where the build came to them."""
+    for step, state in ends.items():
+        tags = matrix.host.images(matrix.image(step))
+        if state.state_name == "Completed":
+            assert tags, step
+        elif step not in TAGGED:
+            assert not {reference for reference, image in tags.items() if _is_new(matrix, step, image.labels)}, step
+
+
+def _is_new(matrix: Matrix, step: str, labels: dict[str, str]) -> bool:
+    """Whether an image was built from what the repository holds now; those of the faults before were not."""
+    sha = git(matrix.host.git.root / _name(step), "rev-parse", "HEAD")
+    return labels["org.opencontainers.image.revision"] == sha
+
+
+def _check_ledger(matrix: Matrix) -> None:
+    state_dir = matrix.caisson.state_dir
+    with sqlite3.connect(state_dir / "ledger.sqlite") as database:
+        assert database.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    ledger = Ledger(state_dir / "ledger.sqlite")
+    assert Leases(state_dir / "leases", ledger.leases).held().leases == ()
+    assert ledger.leases.list() == []
+    # Whatever the ledger says was tagged, the engine has, for nothing here removes an image.
+    own = set(ledger.builds.own_images())
+    for step in HELD:
+        assert {image.id for image in matrix.host.images(matrix.image(step)).values()} <= own, step
