@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean images test-images
+.PHONY: help demo test faults lint bench clean images test-images
 
 SETUP := deployments/setup
 PYTHON := .venv/bin/python
@@ -24,6 +24,9 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@$(SETUP)/test-tools.sh
 	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
 		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" $(PYTHON) -m pytest $(ARGS)
+
+faults: ## Each process is killed while builds stand in each of their steps (six minutes; no part of `make test`)
+	@$(MAKE) test ARGS="tests/flows/fault_matrix.py -s"
 
 lint: ## Format, style, types, layers, shell
 	@$(SETUP)/environment.sh --dev
