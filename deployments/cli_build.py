@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from caisson.errors import ServiceUnreachable
+from caisson.queueing import Priority
 from deployments.cli_help import invocation, report_failure
 
 if TYPE_CHECKING:
@@ -203,6 +204,15 @@ def build(
             rich_help_panel=_RUN,
         ),
     ] = "",
+    priority: Annotated[
+        Priority,
+        typer.Option(
+            "--priority",
+            help="high goes before what was asked for up to four hours earlier, low an hour later.",
+            rich_help_panel=_RUN,
+            show_default=True,
+        ),
+    ] = Priority.NORMAL,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -222,6 +232,8 @@ def build(
         raise typer.BadParameter("--detach needs the API: a build in this process ends with it.", ctx)
     if host and remote is False:
         raise typer.BadParameter("--host needs the API: a build in this process is on this host.", ctx)
+    if priority is not Priority.NORMAL and remote is False:
+        raise typer.BadParameter("--priority needs the API: a build in this process begins at once.", ctx)
     from caisson.settings import load_settings
     from caisson.spec import make_spec, parse_request
     from deployments.cli_request import request_data
@@ -230,14 +242,18 @@ def build(
     settings = load_settings()
     # While a machine reads stdout, nothing that any library prints may reach it.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        api = _find_api(settings, wanted=bool(remote or detach or host), allowed=remote is not False)
+        api = _find_api(
+            settings,
+            wanted=bool(remote or detach or host or priority is not Priority.NORMAL),
+            allowed=remote is not False,
+        )
         if not settings.api_url:
             # This host builds it, and its settings are known: no need to wait for a run that would be refused.
             make_spec(request, settings)
         if api is None:
             ended = _build_here(request, settings)
         else:
-            ended = _build_there(request, settings, api, host=host, detach=detach)
+            ended = _build_there(request, settings, api, host=host, priority=priority, detach=detach)
     _show_end(ended, as_json=as_json)
 
 
@@ -267,13 +283,15 @@ def _build_here(request: BuildRequest, settings: Settings) -> Ended:
         return build_here(request, settings, view)
 
 
-def _build_there(request: BuildRequest, settings: Settings, api: PrefectApi, *, host: str, detach: bool) -> Ended:
+def _build_there(
+    request: BuildRequest, settings: Settings, api: PrefectApi, *, host: str, priority: Priority, detach: bool
+) -> Ended:
     from deployments.cli_remote import run_url, start, watch
     from deployments.cli_report import Ended
     from deployments.cli_view import make_view
 
     with api:
-        asked = start(api, request, host or settings.host_name)
+        asked = start(api, request, host or settings.host_name, priority=priority)
         if detach:
             return Ended(run=asked.flow_run_id, url=run_url(api, asked.flow_run_id))
         with make_view(sys.stdout) as view:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from caisson import errors
 from caisson.build import report_file
 from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable
-from caisson.queueing import NEXT
+from caisson.queueing import NEXT, Priority
 from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.request import BuildRequest
 from caisson.settings import Settings
@@ -52,9 +52,9 @@ _KINDS = {
 }
 
 
-def start(api: PrefectApi, request: BuildRequest, host: str) -> Enqueued:
+def start(api: PrefectApi, request: BuildRequest, host: str, *, priority: Priority = Priority.NORMAL) -> Enqueued:
     """Ask for the build; an equal one that waits is joined. Raises ``ServiceUnreachable``, ``RequestInvalid``."""
-    return enqueue(api, request.model_dump(mode="json"), deployment=f"{BUILD_FLOW}/{host}")
+    return enqueue(api, request.model_dump(mode="json"), deployment=f"{BUILD_FLOW}/{host}", priority=priority)
 
 
 def run_url(api: PrefectApi, run: str) -> str:

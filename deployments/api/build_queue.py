@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from caisson.errors import ServiceUnreachable
+from caisson.queueing import Priority
 from caisson.request import BuildRequest
 from caisson.settings import Settings
 from caisson.tokens import TokenRecord
@@ -26,14 +27,22 @@ class Asked:
     joined: bool
 
 
-def ask_for(api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRecord, key: str) -> Asked:
+def ask_for(
+    api: PrefectApi, request: BuildRequest, *, host: str, token: TokenRecord, key: str, priority: Priority
+) -> Asked:
     """Ask for a build; raises ``ServiceUnreachable``, ``RequestInvalid``, ``Problem``.
 
     ``key`` is the caller's Idempotency-Key, which counts for the caller's own token; empty: none.
     """
     wanted = request.model_dump(mode="json")
     try:
-        made = enqueue(api, wanted, deployment=f"{BUILD_FLOW}/{host}", idempotency_key=_own_key(token, key))
+        made = enqueue(
+            api,
+            wanted,
+            deployment=f"{BUILD_FLOW}/{host}",
+            idempotency_key=_own_key(token, key),
+            priority=priority,
+        )
     except ServiceUnreachable as error:
         if "has no deployment" in error.message:
             raise Problem(

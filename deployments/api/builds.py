@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ValidationError
 
+from caisson.queueing import Priority
 from caisson.request import BuildRequest
 from caisson.spec import make_spec
 from caisson.tokens import Scope, TokenRecord
@@ -95,6 +96,10 @@ def router(context: ApiContext) -> APIRouter:
                 pattern=r"^[A-Za-z0-9._-]*$",
             ),
         ] = "",
+        priority: Annotated[
+            Priority,
+            Query(description="`high` goes before what was asked for up to four hours earlier, `low` an hour later"),
+        ] = Priority.NORMAL,
         wanted: BuildRequest = wanted_build,
         caller: TokenRecord = may_build,
     ) -> BuildAccepted:
@@ -110,7 +115,8 @@ def router(context: ApiContext) -> APIRouter:
             # Other hosts have settings of their own, and judge it when they begin.
             make_spec(wanted, settings)
         with context.prefect.api() as api:
-            made = ask_for(api, wanted, host=host or settings.host_name, token=caller, key=idempotency_key)
+            where = host or settings.host_name
+            made = ask_for(api, wanted, host=where, token=caller, key=idempotency_key, priority=priority)
         build = found(UUID(made.flow_run_id), caller)
         response.headers["Location"] = f"/api/builds/{build.id}"
         return BuildAccepted.model_validate({**build.model_dump(), "joined": made.joined})

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from caisson.docker_engine import DockerEngine
+from caisson.queueing import Priority, priority_of
 from caisson.tokens import make_grant
 from deployments.gateway import answers, gateway_url
 from deployments.token_store import TokenStore
@@ -63,10 +64,10 @@ def client(connect: Connect) -> httpx.Client:
 
 
 def ask(client: httpx.Client, repository: Repository | str, image: str, **more: Any) -> httpx.Response:
-    headers = more.pop("headers", {})
+    headers, params = more.pop("headers", {}), more.pop("params", {})
     url = repository if isinstance(repository, str) else repository.url
     body = {"repository_url": url, "image": f"{IMAGES}/{image}", "limits": {"memory": "256m"}, **more}
-    return client.post("/api/builds", json=body, headers=headers)
+    return client.post("/api/builds", json=body, headers=headers, params=params)
 
 
 def build_of(answer: httpx.Response, status: int = 202) -> dict[str, Any]:
@@ -165,6 +166,15 @@ def test_the_same_key_is_the_same_build(connect: Connect, git: GitDaemon) -> Non
     assert (foreign["joined"], foreign["id"] == first["id"]) == (False, False)
     for build in (first, foreign):
         wait_until(one, build["id"], "succeeded")
+
+
+def test_a_priority_is_the_runs(client: httpx.Client, caisson: CaissonHost, git: GitDaemon) -> None:
+    repository = git.repository("api-priority", {"Dockerfile": BASE + "LABEL priority=1\n"})
+    build = build_of(ask(client, repository, "priority", params={"priority": "low"}))
+    with caisson.api as api:
+        assert priority_of(api.get(f"/flow_runs/{build['id']}")["tags"]) is Priority.LOW
+    assert ask(client, repository, "priority", params={"priority": "now"}).status_code == 422
+    wait_until(client, build["id"], "succeeded")
 
 
 def test_a_limited_token_starts_and_sees_its_own_alone(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +131,14 @@ def test_the_higher_priority_of_those_who_joined_counts(api: PrefectApi, image: 
     run = api.get(f"/flow_runs/{run}")
     assert "caisson:origin=webhook/app" in run["tags"]
     assert run["parameters"]["request"]["image"] == image
+
+
+def test_the_command_line_names_a_priority(deployed: CaissonHost, api: PrefectApi, image: str) -> None:
+    request = ["https://git.example.com/team/app.git", "--image", image, "--detach", "--host", "nobody"]
+    command = [str(Path(sys.executable).with_name("caisson")), "build", *request, "--priority", "high", "--json"]
+    done = subprocess.run(command, env=deployed.env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert priority_of(api.get(f"/flow_runs/{json.loads(done.stdout)['flow_run_id']}")["tags"]) is Priority.HIGH
 
 
 @pytest.mark.parametrize("superseding", ["queued", "running", "off"])
