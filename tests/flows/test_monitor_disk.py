@@ -91,6 +91,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> I
             "CAISSON_CONCURRENCY": "2",
             "CAISSON_MONITOR_SECONDS": "3600",
             "CAISSON_POLL_SECONDS": "5",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "10",
         },
     )
     try:
@@ -322,6 +323,38 @@ def test_old_runs_are_removed_and_young_ones_and_failures_stay(watched: Watched)
     with watched.host.api as api:
         left = {run["id"] for run in api.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [old, young]}}})}
     assert left == {young}
+
+
+def test_builds_that_ended_long_ago_leave_prefects_database(watched: Watched) -> None:
+    run = watched.host.trigger("sample-sleep", seconds=0)
+    watched.host.wait_for_state(run, "Completed")
+    tables = {
+        "log": "flow_run_id",
+        "events": "replace(resource_id, 'prefect.flow-run.', '')",
+        "flow_run": "id",
+    }
+
+    def rows() -> list[int]:
+        with sqlite3.connect(watched.host.state_dir / "prefect" / "prefect.db", timeout=30) as database:
+            counts = (
+                database.execute(f"SELECT count(*) FROM {table} WHERE {column} IN (?, ?)", _ids(run))
+                for table, column in tables.items()
+            )
+            return [count.fetchone()[0] for count in counts]
+
+    wait_for("all of it is stored", lambda: all(rows()))
+    with sqlite3.connect(watched.host.state_dir / "prefect" / "prefect.db", timeout=30) as database:
+        database.execute("UPDATE flow_run SET end_time = datetime('now', '-91 days') WHERE id IN (?, ?)", _ids(run))
+        database.execute(
+            "UPDATE events SET occurred = datetime('now', '-8 days') WHERE resource_id = ?",
+            (f"prefect.flow-run.{run}",),
+        )
+    wait_for("nothing of it is left", lambda: not any(rows()), seconds=SCHEDULER_SECONDS)
+
+
+def _ids(run: FlowRunId) -> tuple[str, str]:
+    """As SQLite may have it."""
+    return run, run.replace("-", "")
 
 
 def test_the_disk_is_looked_at_while_builds_take_every_slot(watched: Watched, tmp_path: Path) -> None:
