@@ -78,6 +78,26 @@ def test_ten_builds_at_once_all_end_well_each_once(
     assert builders(caisson) == []
 
 
+def test_a_repository_with_many_builds_lets_another_one_in_between(
+    caisson: CaissonHost, git: GitDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy, rare = (git.repository(name, {"Dockerfile": f"{BASE}RUN sleep 1\n"}) for name in ("busy", "rare"))
+    many = [build(caisson, busy, f"{IMAGES}-busy-{n}", no_cache=True) for n in range(8)]
+    few = [build(caisson, rare, f"{IMAGES}-rare-{n}", no_cache=True) for n in range(2)]
+    for run in (*many, *few):
+        assert caisson.wait_for_state(run, *FINAL, seconds=180).state_name == "Completed"
+    with caisson.api as api:
+        begun = {run: api.get(f"/flow_runs/{run}")["start_time"] for run in (*many, *few)}
+    order = sorted(begun, key=begun.__getitem__)
+    places = [order.index(run) + 1 for run in few]
+    slots = caisson.settings.concurrency
+    with capsys.disabled():
+        print(f"\n  of ten builds, {slots} at a time, the two of another repository that came last began as {places}")
+    # After those that ran already when they came, and one that may have begun meanwhile, the repositories take turns.
+    assert places[0] <= slots + 2
+    assert places[1] <= slots + 4
+
+
 def test_the_same_build_twice_at_once_is_no_conflict(caisson: CaissonHost, git: GitDaemon) -> None:
     repository = git.repository("twin", {"Dockerfile": BASE + "RUN sleep 1 && date +%N > /twin\n"})
     with ThreadPoolExecutor(2) as pool:
