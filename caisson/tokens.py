@@ -25,6 +25,7 @@ _SECRET_BYTES = 32
 _TOKEN = re.compile(r"caisson_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @/-]{0,62}")
 _GIT = re.compile(r"[A-Za-z0-9._:/*?~\[\]-]{1,255}")
+_SECRET = re.compile(r"[A-Za-z0-9._*?-]{1,128}")
 _MOST_PATTERNS = 64
 # Servers and clients disagree on what is meant by these, so that no pattern can tell where they lead.
 _AMBIGUOUS = re.compile(r"(?:^|/)\.{1,2}(?:/|$)|//|%")
@@ -45,6 +46,9 @@ class Scope(StrEnum):
 class Grant:
     """What a token allows. ``images`` and ``repositories`` are patterns; an empty list is no limit.
 
+    ``secrets`` are patterns of the names that its builds may use: a Dockerfile can tell a secret to whom it likes. Here
+    an empty list is no limit only where nothing else is limited.
+
     Images are matched as retention policies match them (``caisson.retention.patterns``); git repositories as
     ``host[:port]/path``, whatever the scheme and without ``.git``: ``github.com/team/*``.
     """
@@ -52,6 +56,7 @@ class Grant:
     scopes: frozenset[Scope]
     images: tuple[str, ...] = ()
     repositories: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
     @property
     def limited(self) -> bool:
@@ -71,6 +76,18 @@ class Grant:
         False
         """
         return self._covers_image(image) and self._covers_repository(repository_url)
+
+    def uncovered_secrets(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the secrets, each once, that its builds may not use.
+
+        >>> limited = Grant(frozenset({Scope.BUILD}), images=("team/*",), secrets=("team-*",))
+        >>> limited.uncovered_secrets(["team-npm", "prod-key", ""])
+        ('prod-key',)
+        """
+        if not self.secrets and not self.limited:
+            return ()
+        named = dict.fromkeys(name for name in names if name)
+        return tuple(name for name in named if not any(matches(pattern, name) for pattern in self.secrets))
 
     def _covers_image(self, image: str) -> bool:
         if not self.images:
@@ -163,18 +180,24 @@ def check_name(text: str) -> str:
     return text
 
 
-def make_grant(scopes: Iterable[str], images: Iterable[str] = (), repositories: Iterable[str] = ()) -> Grant:
+def make_grant(
+    scopes: Iterable[str],
+    images: Iterable[str] = (),
+    repositories: Iterable[str] = (),
+    secret_names: Iterable[str] = (),
+) -> Grant:
     """A grant from what people write; raises ``ValueError`` that names what is wrong."""
     grant = Grant(
         frozenset(Scope(scope) for scope in scopes),
         tuple(check_repository_pattern(pattern) for pattern in images),
         tuple(_check_git_pattern(pattern) for pattern in repositories),
+        tuple(_check_secret_pattern(pattern) for pattern in secret_names),
     )
     if not grant.scopes:
         raise ValueError("a token needs a scope: read, build or admin")
-    if Scope.ADMIN in grant.scopes and grant.limited:
-        raise ValueError("a token with the scope admin can't be limited to images or repositories")
-    if len(grant.images) > _MOST_PATTERNS or len(grant.repositories) > _MOST_PATTERNS:
+    if Scope.ADMIN in grant.scopes and (grant.limited or grant.secrets):
+        raise ValueError("a token with the scope admin can't be limited to images, repositories or secrets")
+    if max(len(grant.images), len(grant.repositories), len(grant.secrets)) > _MOST_PATTERNS:
         raise ValueError(f"a token has at most {_MOST_PATTERNS} patterns of each kind")
     return grant
 
@@ -191,6 +214,12 @@ def parse_lifetime(text: str) -> timedelta | None:
     if not timedelta(0) < lifetime <= timedelta(days=3650):
         raise ValueError(f"{text[:40]!r} is not between a second and ten years; write such as 90d, or never")
     return lifetime
+
+
+def _check_secret_pattern(text: str) -> str:
+    if not _SECRET.fullmatch(text) or text.count("*") > 8:
+        raise ValueError(f"{text[:80]!r} is not a pattern of names of secrets; write such as npm-token or team-*")
+    return text
 
 
 def _check_git_pattern(text: str) -> str:

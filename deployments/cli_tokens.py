@@ -50,6 +50,15 @@ def create(
             "--repository", metavar="PATTERN", help="Only builds of such git repositories, as github.com/team/*."
         ),
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret",
+            metavar="PATTERN",
+            help="Names of secrets that its builds may use, as team-*; may be repeated. Without it, a token "
+            "that is limited to images or repositories may use none.",
+        ),
+    ] = None,
     expires: Annotated[str, typer.Option("--expires", metavar="AGE", help="Such as 90d or 12h, or never.")] = "90d",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -63,7 +72,7 @@ def create(
 
     try:
         check_name(name)
-        grant = make_grant(scope, image or (), repository or ())
+        grant = make_grant(scope, image or (), repository or (), secret or ())
         lifetime = parse_lifetime(expires)
     except ValueError as error:
         raise RequestInvalid(f"The token can't be made: {error}.") from None
@@ -133,6 +142,7 @@ def _grant(record: TokenRecord) -> str:
     grant = record.grant
     limits = [f"images {', '.join(grant.images)}"] if grant.images else []
     limits += [f"repositories {', '.join(grant.repositories)}"] if grant.repositories else []
+    limits += [f"secrets {', '.join(grant.secrets)}"] if grant.secrets else []
     return "; ".join((", ".join(sorted(grant.scopes)), *limits))
 
 
@@ -143,6 +153,7 @@ def _document(record: TokenRecord) -> dict[str, Any]:
         "scopes": sorted(record.grant.scopes),
         "images": record.grant.images,
         "repositories": record.grant.repositories,
+        "secrets": record.grant.secrets,
         "created": record.created.isoformat(timespec="seconds"),
         "expires": record.expires.isoformat(timespec="seconds") if record.expires else None,
         "last_used": record.last_used.isoformat(timespec="seconds") if record.last_used else None,

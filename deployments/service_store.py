@@ -66,6 +66,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # From version 2 to version 3: where a webhook's build is built; empty: on the API's own host.
     ("ALTER TABLE webhook_builds ADD COLUMN host TEXT NOT NULL DEFAULT ''",),
+    # From version 3 to version 4: which secrets the builds of a token may use.
+    ("ALTER TABLE tokens ADD COLUMN secrets TEXT NOT NULL DEFAULT '[]'",),
 )
 VERSION = len(MIGRATIONS)
 

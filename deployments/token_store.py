@@ -13,7 +13,7 @@ from caisson.settings import Settings
 from caisson.tokens import Grant, Scope, TokenRecord, is_genuine, new_token, record_of, token_id
 from deployments.service_store import ServiceStore, store_file
 
-_COLUMNS = "token_id, name, scopes, images, repositories, digest, created, expires, last_used"
+_COLUMNS = "token_id, name, scopes, images, repositories, secrets, digest, created, expires, last_used"
 # Who uses a token all the time would else cost a write each time.
 _USED_EVERY = timedelta(minutes=1)
 
@@ -36,7 +36,7 @@ class TokenStore:
         record = record_of(token, name, grant, now=now or datetime.now(UTC), lifetime=lifetime)
         try:
             with self._store.writing() as database:
-                database.execute(f"INSERT INTO tokens ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", _row(record))  # noqa: S608
+                database.execute(f"INSERT INTO tokens ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", _row(record))  # noqa: S608
         except sqlite3.IntegrityError:
             raise RequestInvalid(
                 f"name: there is a token {name!r} already; revoke it first, or take another."
@@ -89,6 +89,7 @@ def _row(record: TokenRecord) -> tuple[Any, ...]:
         json.dumps(sorted(record.grant.scopes)),
         json.dumps(record.grant.images),
         json.dumps(record.grant.repositories),
+        json.dumps(record.grant.secrets),
         record.digest,
         to_stamp(record.created),
         None if record.expires is None else to_stamp(record.expires),
@@ -97,7 +98,7 @@ def _row(record: TokenRecord) -> tuple[Any, ...]:
 
 
 def _record(row: tuple[Any, ...]) -> TokenRecord:
-    identity, name, scopes, images, repositories, digest, created, expires, last_used = row
+    identity, name, scopes, images, repositories, secrets, digest, created, expires, last_used = row
     return TokenRecord(
         id=identity,
         name=name,
@@ -105,6 +106,7 @@ def _record(row: tuple[Any, ...]) -> TokenRecord:
             frozenset(Scope(scope) for scope in json.loads(scopes)),
             tuple(json.loads(images)),
             tuple(json.loads(repositories)),
+            tuple(json.loads(secrets)),
         ),
         digest=digest,
         created=from_stamp(created),

@@ -111,6 +111,13 @@ def router(context: ApiContext) -> APIRouter:
                 f"The token {caller.name!r} is not for this image and repository.",
                 kind="token-limited",
             )
+        if uncovered := caller.grant.uncovered_secrets([*wanted.secrets, wanted.git_credentials]):
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                f"The token {caller.name!r} is not for the secret {uncovered[0][:64]!r}; "
+                "`caisson tokens create --secret` makes one that is.",
+                kind="token-limited",
+            )
         if not host or host == settings.host_name:
             # Other hosts have settings of their own, and judge it when they begin.
             make_spec(wanted, settings)

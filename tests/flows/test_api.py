@@ -183,15 +183,17 @@ def test_a_limited_token_starts_and_sees_its_own_alone(
     place = f"{git.address}:{git.port}"
     mine = connect("build", images=[f"{IMAGES}/mine"], repositories=[f"{place}/api-mine"])
     reader = connect("read", images=[f"{IMAGES}/mine"])
+    trusted = connect("build", images=[f"{IMAGES}/mine"], secret_names=["team-*"])
     repositories = {name: git.repository(name, {"Dockerfile": BASE}) for name in ("api-mine", "api-other")}
     refused = [
         ask(mine, repositories["api-other"], "mine"),
         ask(mine, repositories["api-mine"], "other"),
+        ask(mine, repositories["api-mine"], "mine", secrets=["team-npm"]),
+        ask(trusted, repositories["api-mine"], "mine", secrets=["team-npm"], git_credentials="prod-key"),
         ask(reader, repositories["api-mine"], "mine"),
     ]
     assert [(answer.status_code, answer.json()["type"].rpartition(":")[2]) for answer in refused] == [
-        (403, "token-limited"),
-        (403, "token-limited"),
+        *[(403, "token-limited")] * 4,
         (403, "scope-missing"),
     ]
     own = build_of(ask(mine, repositories["api-mine"], "mine"))["id"]

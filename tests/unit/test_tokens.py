@@ -184,6 +184,34 @@ def test_a_grant_that_can_not_be_meant_is_refused(
         make_grant(scopes, images, repositories)
 
 
+@pytest.mark.parametrize("pattern", ["", "a b", "a/b", "*x" * 9])
+def test_a_pattern_that_no_secret_has_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="not a pattern of names of secrets"):
+        make_grant(["build"], secret_names=[pattern])
+
+
+def test_admin_is_not_limited_to_secrets() -> None:
+    with pytest.raises(ValueError, match="can't be limited"):
+        make_grant(["admin"], secret_names=["npm-token"])
+
+
+@pytest.mark.parametrize(
+    ("grant", "uncovered"),
+    [
+        # Who may build anything may use anything.
+        (make_grant(["build"]), ()),
+        # A Dockerfile of the one repository can tell whom it likes.
+        (make_grant(["build"], ["team/*"]), ("team-npm", "prod-key")),
+        (make_grant(["build"], [], ["github.com/team/*"]), ("team-npm", "prod-key")),
+        (make_grant(["build"], ["team/*"], [], ["team-*"]), ("prod-key",)),
+        (make_grant(["build"], [], [], ["prod-key"]), ("team-npm",)),
+        (make_grant(["build"], ["team/*"], [], ["*"]), ()),
+    ],
+)
+def test_a_limited_tokens_builds_use_the_secrets_that_it_names(grant: Grant, uncovered: tuple[str, ...]) -> None:
+    assert grant.uncovered_secrets(["team-npm", "prod-key", "team-npm", ""]) == uncovered
+
+
 @pytest.mark.parametrize("text", ["", "0s", "99999w", "-1d", "soon"])
 def test_a_lifetime_that_can_not_be_meant_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
