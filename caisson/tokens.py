@@ -188,7 +188,7 @@ def make_grant(
 ) -> Grant:
     """A grant from what people write; raises ``ValueError`` that names what is wrong."""
     grant = Grant(
-        frozenset(Scope(scope) for scope in scopes),
+        frozenset(_scope(scope) for scope in scopes),
         tuple(check_repository_pattern(pattern) for pattern in images),
         tuple(_check_git_pattern(pattern) for pattern in repositories),
         tuple(_check_secret_pattern(pattern) for pattern in secret_names),
@@ -200,6 +200,13 @@ def make_grant(
     if max(len(grant.images), len(grant.repositories), len(grant.secrets)) > _MOST_PATTERNS:
         raise ValueError(f"a token has at most {_MOST_PATTERNS} patterns of each kind")
     return grant
+
+
+def _scope(text: str) -> Scope:
+    try:
+        return Scope(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no scope; write read, build or admin") from None
 
 
 def parse_lifetime(text: str) -> timedelta | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caisson.errors import ServiceUnreachable
+from caisson.errors import RequestInvalid, ServiceUnreachable
 from caisson.queueing import Priority
 from deployments.cli_help import invocation, report_failure
 
@@ -205,14 +205,14 @@ def build(
         ),
     ] = "",
     priority: Annotated[
-        Priority,
+        str,
         typer.Option(
             "--priority",
+            metavar="high|normal|low",
             help="high goes before what was asked for up to four hours earlier, low an hour later.",
             rich_help_panel=_RUN,
-            show_default=True,
         ),
-    ] = Priority.NORMAL,
+    ] = "normal",
     as_json: Annotated[
         bool,
         typer.Option(
@@ -232,7 +232,8 @@ def build(
         raise typer.BadParameter("--detach needs the API: a build in this process ends with it.", ctx)
     if host and remote is False:
         raise typer.BadParameter("--host needs the API: a build in this process is on this host.", ctx)
-    if priority is not Priority.NORMAL and remote is False:
+    urgency = _priority(priority)
+    if urgency is not Priority.NORMAL and remote is False:
         raise typer.BadParameter("--priority needs the API: a build in this process begins at once.", ctx)
     from caisson.settings import load_settings
     from caisson.spec import make_spec, parse_request
@@ -244,7 +245,7 @@ def build(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         api = _find_api(
             settings,
-            wanted=bool(remote or detach or host or priority is not Priority.NORMAL),
+            wanted=bool(remote or detach or host or urgency is not Priority.NORMAL),
             allowed=remote is not False,
         )
         if not settings.api_url:
@@ -253,8 +254,15 @@ def build(
         if api is None:
             ended = _build_here(request, settings)
         else:
-            ended = _build_there(request, settings, api, host=host, priority=priority, detach=detach)
+            ended = _build_there(request, settings, api, host=host, priority=urgency, detach=detach)
     _show_end(ended, as_json=as_json)
+
+
+def _priority(text: str) -> Priority:
+    try:
+        return Priority(text)
+    except ValueError:
+        raise RequestInvalid(f"priority: {text[:40]!r} is not high, normal or low.") from None
 
 
 def _find_api(settings: Settings, *, wanted: bool, allowed: bool) -> PrefectApi | None:

@@ -169,7 +169,7 @@ def test_patterns_mean_the_place_of_a_repository() -> None:
     ("scopes", "images", "repositories", "words"),
     [
         ([], [], [], "needs a scope"),
-        (["root"], [], [], "'root' is not a valid Scope"),
+        (["root"], [], [], "'root' is no scope; write read, build or admin"),
         (["admin"], ["team/*"], [], "can't be limited"),
         (["build"], ["team app"], [], "not a pattern of repositories"),
         (["build"], [], ["https://github.com/team/*"], "without a scheme"),
