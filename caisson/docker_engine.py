@@ -79,6 +79,7 @@ class DockerEngine:
             raise EngineUnreachable(
                 f"The Docker engine at {self._host} did not answer in time ({doing or 'connecting'}).",
                 hint="See whether the host is overloaded; `caisson doctor` tells more.",
+                details={"timed_out": True},
             ) from None
         except (requests.exceptions.RequestException, DockerException, OSError):
             raise EngineUnreachable(

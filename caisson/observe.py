@@ -76,9 +76,11 @@ def observe(
     when that was; without, of none. ``disk`` is the engine's account of its disk, as ``read_disk`` gives it: without it
     the build cache, volumes and what containers wrote are not in the snapshot.
     """
+    # Before the engine is asked: others look as well, and what they replay meanwhile must not be missing in our events.
+    position = ledger.observations.position()
     images = _by_id(engine.list_images(intermediate=True))
     read = _Read(images, _containers(engine, with_ends=with_ends), engine.events())
-    known, position = ledger.images.known(), ledger.observations.position()
+    known = ledger.images.known()
     present = _inspect_new(engine, read.images, known, containerd_store=containerd_store)
     replayed = replay(read.events, position.anchor if position else ())
     names = _names(present, known, replayed.events)
@@ -108,7 +110,7 @@ def observe(
         running=running(read.containers),
     )
     snapshot = _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
-    return with_disk(snapshot, disk, volumes)
+    return replace(with_disk(snapshot, disk, volumes), anchor=replayed.anchor)
 
 
 def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
@@ -117,8 +119,9 @@ def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
     One call to the engine, for between two looks: it keeps only its last 256 events, of which a host with many health
     checks makes more than that in minutes. Where some were lost, all of them count as used now. Raises as ``observe``.
     """
+    position = ledger.observations.position()
     events = engine.events()
-    known, position = ledger.images.known(layers=False), ledger.observations.position()
+    known = ledger.images.known(layers=False)
     replayed = replay(events, position.anchor if position else ())
     if replayed.is_complete:
         names = _names({}, known, replayed.events)

@@ -53,12 +53,13 @@ class Change:
 def advance(now: Pressure, zone: Zone, at: datetime, *, most_gap: timedelta) -> tuple[Pressure, Change | None]:
     """The pressure after one more reading, and the change that it confirmed, if any.
 
-    A reading that is not later than the last one changes nothing.
+    A reading that is not later than the last one changes nothing. Where that lies further ahead than two readings in a
+    row are apart, the clock was set back, and this one is the first of a new row.
     """
-    if now.read is not None and at <= now.read:
+    if now.read is not None and now.read - most_gap <= at <= now.read:
         return now, None
     wanted = _wanted(now.level, zone)
-    pending = now.pending if now.read is not None and at - now.read <= most_gap else None
+    pending = now.pending if now.read is not None and now.read < at <= now.read + most_gap else None
     if wanted == now.level:
         return Pressure(now.level, now.since, None, at), None
     agreed = _agreed(now.level, pending, wanted)

@@ -22,7 +22,7 @@ from caisson.disk import DiskUsage
 from caisson.disk_limits import DiskLimits, Zone
 from caisson.engine import Engine, ImageID
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
-from caisson.prune_report import Ending, ItemResult, Outcome, PruneReport, PruneRound
+from caisson.prune_report import Ending, ItemResult, PruneReport, PruneRound
 from caisson.prune_view import HostView
 from caisson.reference import parse_reference
 from caisson.retention.plan import plan_prune
@@ -38,6 +38,7 @@ from caisson.retention.prune_plan import (
     has_room,
     missing_to,
 )
+from caisson.retention.recheck import Verdict
 from caisson.snapshot import ImageState
 
 REMOVAL_SECONDS = 600.0
@@ -48,6 +49,7 @@ MOST_ROUNDS = 5
 _TIMES_MORE = 4
 """So many times what is missing each further plan aims for: the apply stops at the target, whatever was planned."""
 _LONGEST_PAUSE_SECONDS = 2.0
+_ENGINE_POLLS, _ENGINE_POLL_SECONDS = 15, 2.0
 _DISK_IS_FULL = "no space left on device"
 _ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 
@@ -245,8 +247,11 @@ class _Apply:
         if batch[0].phase in _ONLY_UNDER_PRESSURE and target is not None and has_room(self._host.read_usage(), target):
             return [ItemResult(item, "not-needed", item.rule, "there is room by now") for item in batch]
         if isinstance(batch[0], PruneBuildCache):
+            with self._host.leases.exclude() as held:
+                self._view.refresh(held)
+                verdict = self._view.verdict(batch[0])
             # BuildKit keeps what it uses, so no build has to wait.
-            return [self._removed(self._host.engine, batch[0])]
+            return [self._removed(self._host.engine, batch[0]) if verdict.allowed else _left(batch[0], verdict)]
         with self._host.leases.exclude() as held:
             self._view.refresh(held)
             allowed: list[PlanItem] = []
@@ -256,8 +261,7 @@ class _Apply:
                 if verdict.allowed:
                     allowed.append(item)
                 else:
-                    outcome: Outcome = "gone" if verdict.decision == "gone" else "kept"
-                    denied.append(ItemResult(item, outcome, verdict.rule, verdict.reason))
+                    denied.append(_left(item, verdict))
             return [*denied, *self._act(allowed)]
 
     def _act(self, items: Sequence[PlanItem]) -> list[ItemResult]:
@@ -271,8 +275,9 @@ class _Apply:
 
     def _removed(self, engine: Engine, item: PlanItem) -> ItemResult:
         began = time.monotonic()
+        taken: list[str] = []
         try:
-            was_there = self._remove_one(engine, item)
+            was_there = self._remove_one(engine, item, taken)
         except RemovalRefused as error:
             self._view.distrust()
             return ItemResult(item, "kept", "engine-refused", error.message, time.monotonic() - began)
@@ -282,7 +287,7 @@ class _Apply:
                 return self._removed(engine, item)
             return ItemResult(item, "failed", "engine-refused", error.message, time.monotonic() - began)
         except EngineUnreachable as error:
-            return self._after_time_out(engine, item, error, time.monotonic() - began)
+            return self._after_silence(engine, item, error, taken, time.monotonic() - began)
         if isinstance(item, RemoveImage):
             self._view.removed(item.image.id)
         if not was_there:
@@ -299,11 +304,11 @@ class _Apply:
             return False
         return self._host.reserve.give_up()
 
-    def _remove_one(self, engine: Engine, item: PlanItem) -> bool:
+    def _remove_one(self, engine: Engine, item: PlanItem, taken: list[str]) -> bool:
         match item:
             case RemoveImage():
                 found = self._view.image(item.image.id)
-                return found is not None and _remove_image(engine, found)
+                return found is not None and _remove_image(engine, found, taken)
             case RemoveTag():
                 return _unname(engine, item.reference, item.image.id)
             case RemoveContainer():
@@ -313,16 +318,35 @@ class _Apply:
             case PruneBuildCache():
                 return engine.prune_build_cache(keep_bytes=item.keep_bytes, timeout=CACHE_SECONDS) > 0
 
-    def _after_time_out(self, engine: Engine, item: PlanItem, error: EngineUnreachable, seconds: float) -> ItemResult:
-        """The engine goes on with what it was asked: see what came of it, if the engine is there at all."""
+    def _after_silence(
+        self, engine: Engine, item: PlanItem, error: EngineUnreachable, taken: Sequence[str], seconds: float
+    ) -> ItemResult:
+        """See what came of what the engine was asked, if it is there at all; tags that are ``taken`` are given back."""
         self._view.distrust()
+        reason = error.message
         try:
-            engine.info()
-            if isinstance(item, RemoveImage) and engine.inspect_image(item.image.id) is None:
-                return ItemResult(item, "removed", item.rule, item.reason, seconds)
+            self._await_engine(engine, _ENGINE_POLLS if taken else 1)
+            if isinstance(item, RemoveImage):
+                if engine.inspect_image(item.image.id) is None:
+                    return ItemResult(item, "removed", item.rule, item.reason, seconds)
+                # One that only takes long goes on with the image: a name given back now would point to nothing then.
+                if not error.details.get("timed_out"):
+                    _give_back(engine, item.image.id, taken)
+                    taken = ()
         except (EngineUnreachable, EngineRefused) as silent:
             self._silent = silent.message
-        return ItemResult(item, "failed", "engine-silent", error.message, seconds)
+        if taken:
+            reason = f"{reason} The image has lost its {'tag' if len(taken) == 1 else 'tags'} {', '.join(taken)}."
+        return ItemResult(item, "failed", "engine-silent", reason, seconds)
+
+    def _await_engine(self, engine: Engine, polls: int) -> None:
+        """Return once it answers; raises ``EngineUnreachable`` when it does not."""
+        for _ in range(polls - 1):
+            with suppress(EngineUnreachable):
+                engine.info()
+                return
+            self._host.sleep(_ENGINE_POLL_SECONDS)
+        engine.info()
 
     def _pause(self, seconds: float) -> None:
         """As long as the removal took, where a build waits for the engine or may come to."""
@@ -337,20 +361,31 @@ class _Apply:
         return "target-reached" if has_room(usage, self._plan.target) else "short"
 
 
-def _remove_image(engine: Engine, image: ImageState) -> bool:
-    """All its names but one, then the image by its ID; where the engine refuses the end, it has its tags back."""
-    taken: list[str] = []
+def _left(item: PlanItem, verdict: Verdict) -> ItemResult:
+    return ItemResult(item, "gone" if verdict.decision == "gone" else "kept", verdict.rule, verdict.reason)
+
+
+def _remove_image(engine: Engine, image: ImageState, taken: list[str]) -> bool:
+    """All its names but one, then the image by its ID; where the engine refuses the end, it has its tags back.
+
+    ``taken`` gets each tag that went, at once: it counts when the engine goes away in the middle.
+    """
     try:
         for name in _names_in_the_way(image):
-            if _unname(engine, name, image.id):
-                taken.append(name)  # noqa: PERF401 - what was taken counts when the next one is refused
+            if _unname(engine, name, image.id) and name in image.tags:
+                taken.append(name)  # noqa: PERF401 - what was taken counts when the next one fails
         return engine.remove_image(image.id, timeout=REMOVAL_SECONDS)
     except EngineRefused:
-        for name in taken:
-            # Whoever has taken the name meanwhile keeps it.
-            if name in image.tags and engine.inspect_image(name) is None:
-                engine.tag_image(image.id, name)
+        _give_back(engine, image.id, taken)
+        taken.clear()
         raise
+
+
+def _give_back(engine: Engine, image: ImageID, tags: Sequence[str]) -> None:
+    for tag in tags:
+        # Whoever has taken the name meanwhile keeps it.
+        if engine.inspect_image(tag) is None:
+            engine.tag_image(image, tag)
 
 
 def _names_in_the_way(image: ImageState) -> list[str]:

@@ -35,7 +35,7 @@ _HARMLESS = {
             *("exec_create", "exec_start", "exec_die", "exec_detach"),
         )
     ),
-    "image": frozenset(("save", "prune", "push")),
+    "image": frozenset(("prune",)),
 }
 
 
@@ -107,8 +107,8 @@ class HostView:
             disk=self._disk,
             with_ends=self.policy.exited_containers_age is not None,
         )
-        position = host.ledger.observations.position()
-        self._anchor = position.anchor if position else ()
+        # Not from the ledger: there may be what another process has replayed since.
+        self._anchor = snapshot.anchor
         self._snapshot, self._held, self._recheck = snapshot, held, None
         self._by_id = {image.id: image for image in snapshot.images}
         self._removed, self._touched = set(), set()

@@ -189,8 +189,9 @@ class VolumeState:
 class Snapshot:
     """All of it, at ``taken``. ``usage`` is of the file system that holds the engine's data root.
 
-    The order within the tuples means nothing. ``problems`` are sentences about what could not be read. Raises
-    ``ValueError`` where an image ID is there twice.
+    The order within the tuples means nothing. ``problems`` are sentences about what could not be read. ``anchor`` tells
+    the last of the engine's events that are in it from all others. Raises ``ValueError`` where an image ID is there
+    twice.
     """
 
     taken: datetime
@@ -201,6 +202,7 @@ class Snapshot:
     build_cache: tuple[CacheEntry, ...] = ()
     anonymous_volumes: tuple[VolumeState, ...] = ()
     problems: tuple[str, ...] = ()
+    anchor: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_aware(taken=self.taken)

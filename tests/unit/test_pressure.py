@@ -82,4 +82,13 @@ def test_a_reading_from_before_an_interruption_confirms_nothing() -> None:
 def test_a_reading_that_is_not_later_counts_for_nothing() -> None:
     state, _ = advance(Pressure(), Zone.HIGH, T0, most_gap=GAP)
     assert advance(state, Zone.HIGH, T0, most_gap=GAP) == (state, None)
-    assert advance(state, Zone.HIGH, T0 - timedelta(hours=1), most_gap=GAP) == (state, None)
+    assert advance(state, Zone.HIGH, T0 - GAP, most_gap=GAP) == (state, None)
+
+
+def test_after_a_clock_was_set_back_two_readings_confirm_pressure_again() -> None:
+    state, _ = advance(Pressure(), Zone.HIGH, T0 + timedelta(days=3000), most_gap=GAP)
+    state, change = advance(state, Zone.HIGH, T0, most_gap=GAP)
+    assert (state.level, change) == ("normal", None)
+    state, change = advance(state, Zone.HIGH, T0 + GAP, most_gap=GAP)
+    assert state.level == "high"
+    assert change is not None
