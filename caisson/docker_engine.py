@@ -29,12 +29,14 @@ from caisson.engine import (
 from caisson.engine_disk import EngineDisk, parse_engine_disk
 from caisson.errors import (
     BuilderImageMissing,
+    EngineFault,
     EngineLost,
     EngineRefused,
     EngineUnreachable,
     RemovalRefused,
     SettingsInvalid,
 )
+from caisson.exec_output import ExecOutput
 from caisson.push import classify_push_error, parse_push_line
 from caisson.reference import parse_reference
 
@@ -43,6 +45,7 @@ _DEFAULT_TIMEOUT_SECONDS = 60
 # The exit code of a process that SIGKILL ended, as the engine tells it.
 _KILLED = 137
 _KILL_POLLS = 40
+_EXEC_TRIES, _EXEC_PAUSE_SECONDS = 3, 0.5
 _NO_SOURCE = "bind source path does not exist"
 
 
@@ -153,22 +156,20 @@ class DockerEngine:
         workdir: str = "",
     ) -> int:
         try:
-            with self._errors("run a step in the builder"):
-                try:
-                    exec_id = self._api.exec_create(
-                        container, list(argv), user=user, environment=dict(env or {}), workdir=workdir or None
-                    )["Id"]
-                except APIError as error:
-                    # 404: no such container; 409: it is not running.
-                    if error.status_code in (404, 409):
-                        raise _builder_gone() from None
-                    raise
-                for stdout, stderr in self._api.exec_start(exec_id, stream=True, demux=True):
-                    if stdout:
-                        on_output("stdout", stdout)
-                    if stderr:
-                        on_output("stderr", stderr)
-                state = self._await_exit(exec_id)
+            for _ in range(_EXEC_TRIES):
+                output = ExecOutput(on_output)
+                with self._errors("run a step in the builder"):
+                    state = self._exec_once(container, argv, output, user=user, env=env, workdir=workdir)
+                if not output.is_of_no_process(state):
+                    break
+                time.sleep(_EXEC_PAUSE_SECONDS)
+            else:
+                raise EngineFault(
+                    "The engine could not start a step in the builder.",
+                    hint="`caisson doctor` tells whether the builder image is up to date.",
+                    details={"engine_said": output.first_line},
+                )
+            output.flush()
         except EngineUnreachable as error:
             raise EngineLost(
                 "The Docker engine went away while the build ran.",
@@ -178,6 +179,33 @@ class DockerEngine:
         if state is None or (state == _KILLED and not self._is_running(container)):
             raise _builder_gone()
         return state
+
+    def _exec_once(
+        self,
+        container: ContainerID,
+        argv: Sequence[str],
+        output: ExecOutput,
+        *,
+        user: str,
+        env: Mapping[str, str] | None,
+        workdir: str,
+    ) -> int | None:
+        """The exit code; None when the container went away with the step."""
+        try:
+            exec_id = self._api.exec_create(
+                container, list(argv), user=user, environment=dict(env or {}), workdir=workdir or None
+            )["Id"]
+        except APIError as error:
+            # 404: no such container; 409: it is not running.
+            if error.status_code in (404, 409):
+                raise _builder_gone() from None
+            raise
+        for stdout, stderr in self._api.exec_start(exec_id, stream=True, demux=True):
+            if stdout:
+                output.feed("stdout", stdout)
+            if stderr:
+                output.feed("stderr", stderr)
+        return self._await_exit(exec_id)
 
     def _is_running(self, container: ContainerID) -> bool:
         """Whether a container in which a process was just killed goes on running without it."""
