@@ -48,17 +48,19 @@ class Fellows:
             return []
         return [run for run in await going_on(client) if owner_of(run) in gone]
 
-    async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> set[UUID]:
-        """Those of the runs that this host executes which have been in a final state at two looks in a row.
+    async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> tuple[set[UUID], set[UUID]]:
+        """Of the runs that this host executes those that others have ended, and those that somebody cancels.
 
-        Another host has settled them while this one seemed to be gone. A run's own process sets its final state a
-        moment before it ends: hence two looks. Raises ``httpx.HTTPError``.
+        The first have been in a final state at two looks in a row: another host has settled them while this one seemed
+        to be gone. A run's own process sets its final state a moment before it ends: hence two looks. The second are
+        told by events, too, which may be lost. Raises ``httpx.HTTPError``.
         """
-        final: set[UUID] = set()
+        final, cancelling = set[UUID](), set[UUID]()
         if executed:
             asked = FlowRunFilter(id=FlowRunFilterId(any_=list(executed)))
             found = await client.read_flow_runs(flow_run_filter=asked, limit=PAGE)
             final = {run.id for run in found if run.state is not None and run.state.is_final()}
+            cancelling = {run.id for run in found if run.state is not None and run.state.is_cancelling()}
         twice = final & self._ended_elsewhere
         self._ended_elsewhere = final
-        return twice
+        return twice, cancelling

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from caisson.errors import RequestInvalid
+from caisson.errors import RequestInvalid, StoreUnusable
 from caisson.ledger.stamps import from_stamp, to_stamp
 from caisson.settings import Settings
 from caisson.tokens import Grant, Scope, TokenRecord, is_genuine, new_token, record_of, token_id
@@ -72,7 +73,8 @@ class TokenStore:
         if record is None or not is_genuine(token, record) or record.expired(now):
             return None
         if record.last_used is None or now - record.last_used > _USED_EVERY:
-            with self._store.writing() as database:
+            # On a disk that is full a token is as good as before.
+            with suppress(StoreUnusable), self._store.writing() as database:
                 database.execute("UPDATE tokens SET last_used = ? WHERE token_id = ?", (to_stamp(now), found))
         return record
 

@@ -142,6 +142,8 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             without_build_secrets({**os.environ, **ProcessJobConfiguration._base_environment()})
         )
         self._wake = anyio.Event()
+        self._wakes_at = float("inf")
+        self._settling = anyio.Lock()
         self._supervised: set[UUID] = set()
         self._processes: dict[UUID, RunProcess] = {}
         self._cancelled: dict[UUID, str] = {}
@@ -240,8 +242,15 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             await self._settle_unsupervised()
 
     def _start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        async def guarded() -> None:
+            try:
+                await function(*arguments)
+            except Exception as error:
+                # What leaves this task ends every run of the host.
+                logger.warning("%s failed: %s", function.__name__, error)
+
         assert self._runs_task_group is not None
-        self._runs_task_group.start_soon(function, *arguments)
+        self._runs_task_group.start_soon(guarded)
 
     async def _synchronize_for_ever(self) -> None:
         while True:
@@ -270,11 +279,29 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         here, again = await self._placement.fitting(self.client, flow_run_response, free_slots=self._free_slots)
         if again:
-            self._start_soon(self._wake_after, again)
+            self._wake_in(again)
         return await super()._submit_scheduled_flow_runs(self._slots.choose(here, self._supervised_now()))
 
-    async def _wake_after(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await super()._submit_run(flow_run)
+        except Exception as error:
+            # It is offered again, or settled. What leaves this task ends every other run of the host.
+            logger.warning("Can't take run %s now: %s", flow_run.id, error)
+            self._release_limit_slot(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Poll again then; one that is due before does as well."""
+        at = time.monotonic() + seconds
+        if at < self._wakes_at:
+            self._wakes_at = at
+            self._start_soon(self._wake_at, at)
+
+    async def _wake_at(self, at: float) -> None:
+        await anyio.sleep(max(0.0, at - time.monotonic()))
+        if self._wakes_at == at:
+            self._wakes_at = float("inf")
         self._wake.set()
 
     @property
@@ -412,13 +439,17 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
 
     async def _settle_unsupervised(self) -> None:
         """Settle this host's runs whose worker died before them, and any whose end could not be reported."""
-        try:
-            for flow_run in await find_unsupervised(self.client, self.name, self._supervised_now):
-                killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
-                logger.info("Run %s had no worker%s", flow_run.id, "; its process was ended" if killed else "")
-                await self._settle(flow_run.id, Why.LOST, None, None)
-        except httpx.HTTPError as error:
-            logger.warning("Can't look for runs without a worker: %s", error)
+        # One at a time: a second list, made before the first was settled, would tell of runs that have begun anew.
+        async with self._settling:
+            try:
+                for flow_run in await find_unsupervised(self.client, self.name, self._supervised_now):
+                    if flow_run.id in self._supervised_now():
+                        continue
+                    killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
+                    logger.info("Run %s had no worker%s", flow_run.id, "; its process was ended" if killed else "")
+                    await self._settle(flow_run.id, Why.LOST, None, None)
+            except httpx.HTTPError as error:
+                logger.warning("Can't look for runs without a worker: %s", error)
 
     async def _settle_for_fellows(self) -> None:
         """Settle runs of hosts that are gone; and end runs of this one that another has settled meanwhile."""
@@ -426,7 +457,10 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             for flow_run in await self._fellows.abandoned(self.client):
                 logger.info("Run %s was on host %s, which is gone", flow_run.id, owner_of(flow_run))
                 await self._settle(flow_run.id, Why.HOST_GONE, None, None)
-            for flow_run_id in await self._fellows.ended_elsewhere(self.client, list(self._processes)):
+            ended, cancelling = await self._fellows.ended_elsewhere(self.client, list(self._processes))
+            for flow_run_id in cancelling:
+                self._start_soon(self._cancel, flow_run_id, CANCELLED)
+            for flow_run_id in ended:
                 logger.warning("Run %s was settled while this host seemed to be gone: it is ended", flow_run_id)
                 if process := self._processes.get(flow_run_id):
                     self._start_soon(_end, flow_run_id, process, CANCEL_GRACE_SECONDS)

@@ -160,12 +160,13 @@ class Authentication:
 
     async def _authenticate(self, scope: Scope) -> TokenRecord:
         peer = (scope.get("client") or ("", 0))[0]
-        if self._failures.is_spent(peer):
-            raise _too_fast(1)
         header = Headers(scope=scope).get("authorization", "")
         token = header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
         record = await to_thread.run_sync(self._find, token, datetime.now(UTC)) if token else None
         if record is None:
+            # Not before the token is known: behind a proxy all are one peer, and who guesses locks nobody out.
+            if self._failures.is_spent(peer):
+                raise _too_fast(1)
             self._failures.wait_seconds(peer)
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,

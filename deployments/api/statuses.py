@@ -46,8 +46,8 @@ SENDERS = 4
 CLOSE_SECONDS = 2.0
 MOST_ANSWER = 64 << 10
 FORGET_EVERY = timedelta(hours=1)
-# After this a build is not begun any more: nobody waits for it.
-GIVE_UP_AFTER = 60
+# A month of tries every five minutes: after that nobody waits for the build.
+GIVE_UP_AFTER = 30 * 24 * 12
 _log = logging.getLogger("caisson.webhooks")
 
 
@@ -149,6 +149,8 @@ class WebhookWorker:
                 self._store.set_states({build.key: BuildState.FAILURE}, self._clock())
             except ServiceUnreachable as error:
                 self._try_again(build, error)
+                if "has no deployment" in error.message:
+                    continue
                 # The others would wait for the same.
                 return
             else:

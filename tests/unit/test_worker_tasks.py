@@ -1,0 +1,70 @@
+"""What fails in one task of the worker is that task's end alone: the others are the builds of the host."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+from prefect.workers.base import BaseWorker
+
+from deployments.worker import CaissonWorker
+
+
+def worker(**attributes: Any) -> Any:
+    made = CaissonWorker.__new__(CaissonWorker)
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_run_that_could_not_be_taken_is_offered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("500 Internal Server Error")
+
+    monkeypatch.setattr(BaseWorker, "_submit_run", broken)
+    run, released = SimpleNamespace(id=uuid4()), list[object]()
+    found = worker(_submitting_flow_run_ids={run.id}, _release_limit_slot=released.append)
+    anyio.run(found._submit_run, run)
+    assert found._submitting_flow_run_ids == set()
+    assert released == [run.id]
+
+
+def test_a_task_that_fails_ends_no_other() -> None:
+    done: list[str] = []
+
+    async def broken() -> None:
+        raise RuntimeError
+
+    async def whole() -> None:
+        await anyio.sleep(0.05)
+        done.append("whole")
+
+    async def both() -> None:
+        async with anyio.create_task_group() as group:
+            found = worker(_runs_task_group=group)
+            found._start_soon(whole)
+            found._start_soon(broken)
+
+    anyio.run(both)
+    assert done == ["whole"]
+
+
+def test_of_several_polls_that_are_due_one_task_waits_for_the_first() -> None:
+    started: list[float] = []
+
+    async def many() -> None:
+        found = worker(_wakes_at=float("inf"), _wake=anyio.Event(), _start_soon=lambda _, at: started.append(at))
+        for seconds in (2.0, 2.0, 3.0, 1.0, 1.0):
+            found._wake_in(seconds)
+        await found._wake_at(0.0)
+        assert found._wakes_at == started[-1]
+        found._wakes_at = 0.0
+        await found._wake_at(0.0)
+        assert found._wakes_at == float("inf")
+        assert found._wake.is_set()
+
+    anyio.run(many)
+    assert len(started) == 2
