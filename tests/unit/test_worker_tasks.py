@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -11,6 +13,12 @@ import pytest
 from prefect.workers.base import BaseWorker
 
 from deployments.worker import CaissonWorker
+
+
+def run(function: Callable[..., Any], *arguments: object) -> None:
+    """In a thread of its own: that of the tests may have the loop of the browser's."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(anyio.run, function, *arguments).result()
 
 
 def worker(**attributes: Any) -> Any:
@@ -25,11 +33,11 @@ def test_a_run_that_could_not_be_taken_is_offered_again(monkeypatch: pytest.Monk
         raise RuntimeError("500 Internal Server Error")
 
     monkeypatch.setattr(BaseWorker, "_submit_run", broken)
-    run, released = SimpleNamespace(id=uuid4()), list[object]()
-    found = worker(_submitting_flow_run_ids={run.id}, _release_limit_slot=released.append)
-    anyio.run(found._submit_run, run)
+    taken, released = SimpleNamespace(id=uuid4()), list[object]()
+    found = worker(_submitting_flow_run_ids={taken.id}, _release_limit_slot=released.append)
+    run(found._submit_run, taken)
     assert found._submitting_flow_run_ids == set()
-    assert released == [run.id]
+    assert released == [taken.id]
 
 
 def test_a_task_that_fails_ends_no_other() -> None:
@@ -48,7 +56,7 @@ def test_a_task_that_fails_ends_no_other() -> None:
             found._start_soon(whole)
             found._start_soon(broken)
 
-    anyio.run(both)
+    run(both)
     assert done == ["whole"]
 
 
@@ -66,5 +74,5 @@ def test_of_several_polls_that_are_due_one_task_waits_for_the_first() -> None:
         assert found._wakes_at == float("inf")
         assert found._wake.is_set()
 
-    anyio.run(many)
+    run(many)
     assert len(started) == 2
