@@ -20,11 +20,11 @@ from dataclasses import replace
 
 from caisson.disk import DiskUsage
 from caisson.disk_limits import DiskLimits, Zone
-from caisson.engine import Engine, ImageID
+from caisson.engine import Engine
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
+from caisson.image_removal import give_back, remove_image, unname
 from caisson.prune_report import Ending, ItemResult, PruneReport, PruneRound
 from caisson.prune_view import HostView
-from caisson.reference import parse_reference
 from caisson.retention.plan import plan_prune
 from caisson.retention.prune_plan import (
     FreeTarget,
@@ -39,10 +39,7 @@ from caisson.retention.prune_plan import (
     missing_to,
 )
 from caisson.retention.recheck import Verdict
-from caisson.snapshot import ImageState
 
-REMOVAL_SECONDS = 600.0
-"""How long one removal may take: an image of 60,000 files takes 20 s on a quiet host."""
 CACHE_SECONDS = 1800.0
 MOST_ROUNDS = 5
 """Plans that one prune makes at most: each asks the engine for its disk once more."""
@@ -308,9 +305,9 @@ class _Apply:
         match item:
             case RemoveImage():
                 found = self._view.image(item.image.id)
-                return found is not None and _remove_image(engine, found, taken)
+                return found is not None and remove_image(engine, found, taken)
             case RemoveTag():
-                return _unname(engine, item.reference, item.image.id)
+                return unname(engine, item.reference, item.image.id)
             case RemoveContainer():
                 return engine.remove_ended_container(item.id)
             case RemoveVolume():
@@ -331,7 +328,7 @@ class _Apply:
                     return ItemResult(item, "removed", item.rule, item.reason, seconds)
                 # One that only takes long goes on with the image: a name given back now would point to nothing then.
                 if not error.details.get("timed_out"):
-                    _give_back(engine, item.image.id, taken)
+                    give_back(engine, item.image.id, taken)
                     taken = ()
         except (EngineUnreachable, EngineRefused) as silent:
             self._silent = silent.message
@@ -363,48 +360,3 @@ class _Apply:
 
 def _left(item: PlanItem, verdict: Verdict) -> ItemResult:
     return ItemResult(item, "gone" if verdict.decision == "gone" else "kept", verdict.rule, verdict.reason)
-
-
-def _remove_image(engine: Engine, image: ImageState, taken: list[str]) -> bool:
-    """All its names but one, then the image by its ID; where the engine refuses the end, it has its tags back.
-
-    ``taken`` gets each tag that went, at once: it counts when the engine goes away in the middle.
-    """
-    try:
-        for name in _names_in_the_way(image):
-            if _unname(engine, name, image.id) and name in image.tags:
-                taken.append(name)  # noqa: PERF401 - what was taken counts when the next one fails
-        return engine.remove_image(image.id, timeout=REMOVAL_SECONDS)
-    except EngineRefused:
-        _give_back(engine, image.id, taken)
-        taken.clear()
-        raise
-
-
-def _give_back(engine: Engine, image: ImageID, tags: Sequence[str]) -> None:
-    for tag in tags:
-        # Whoever has taken the name meanwhile keeps it.
-        if engine.inspect_image(tag) is None:
-            engine.tag_image(image, tag)
-
-
-def _names_in_the_way(image: ImageState) -> list[str]:
-    """What has to go before the engine removes by ID: all tags but one, and digests of other repositories than its."""
-    tags, digests = sorted(image.tags), sorted(image.registry_digests)
-    if not tags:
-        return digests[:-1]
-    last = parse_reference(tags[-1]).repository
-    return [*tags[:-1], *(digest for digest in digests if parse_reference(digest).repository != last)]
-
-
-def _unname(engine: Engine, reference: str, image: ImageID) -> bool:
-    """Take one name away while it points to this image; False where it does not any more.
-
-    Raises ``RemovalRefused`` where it is the last one by now: the image would go with it.
-    """
-    found = engine.inspect_image(reference)
-    if found is None or found.id != image or reference not in (*found.tags, *found.digests):
-        return False
-    if (found.tags or found.digests) == (reference,):
-        raise RemovalRefused(f"{reference} is the last name of its image by now.")
-    return engine.remove_image(reference, timeout=REMOVAL_SECONDS)

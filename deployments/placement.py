@@ -59,16 +59,11 @@ Offer = TypeVar("Offer", bound=_Offer)
 
 
 @dataclass(frozen=True)
-class _Disk:
-    is_critical: bool = False
-    free_bytes: int = 0
-
-
-@dataclass(frozen=True)
 class _Own:
-    """This host as it is at this moment."""
+    """This host as it is at this moment: its disks, and whether its engine answers."""
 
-    disk: _Disk
+    is_critical: bool
+    free_bytes: int
     engine_answers: bool
 
 
@@ -101,7 +96,7 @@ class Placement:
         me = Candidate(
             self._host,
             drains=self._drains,
-            is_critical=own.disk.is_critical,
+            is_critical=own.is_critical,
             engine_answers=own.engine_answers,
             free_slots=free_slots,
             repositories=self._repositories,
@@ -146,8 +141,8 @@ class Placement:
             version=_version(),
             slots=self._settings.concurrency,
             running=running,
-            level="critical" if own.disk.is_critical else "normal",
-            free_bytes=own.disk.free_bytes,
+            level="critical" if own.is_critical else "normal",
+            free_bytes=own.free_bytes,
             engine_answers=own.engine_answers,
             stopped=stopped,
             repositories=self._repositories,
@@ -216,25 +211,26 @@ def _is_no_news(told: HostRecord | None, record: HostRecord) -> bool:
 
 
 def _look(settings: Settings) -> _Own:
-    return _Own(_look_at_disk(settings), _engine_answers(settings))
+    return _Own(*_look_at_disk(settings), _engine_answers(settings))
 
 
 def _engine_answers(settings: Settings) -> bool:
     """Whether a build would find the engine; one that answers with an error is for the build to report."""
     try:
         DockerEngine(settings.docker_host, timeout=ENGINE_SECONDS).close()
-    except EngineUnreachable:
-        return False
-    except CaissonError:
-        return True
+    except CaissonError as error:
+        return not isinstance(error, EngineUnreachable)
     return True
 
 
-def _look_at_disk(settings: Settings) -> _Disk:
-    """Docker's disks as they are now; where the monitor has not found them yet, the build looks for itself."""
+def _look_at_disk(settings: Settings) -> tuple[bool, int]:
+    """Whether one of Docker's disks is critical now, and the free bytes of the fullest.
+
+    Where the monitor has not found them yet, the build looks for itself.
+    """
     places = read_state(settings.state_dir).places
     if places is None or not places.places:
-        return _Disk()
+        return False, 0
     try:
         require_uncritical(settings, places.places, holders=[])
         is_critical = False
@@ -244,7 +240,7 @@ def _look_at_disk(settings: Settings) -> _Disk:
         free = min(read_file_system(Path(item.path)).free_bytes for item in places.places)
     except OSError:
         free = 0
-    return _Disk(is_critical, free)
+    return is_critical, free
 
 
 def _repositories(settings: Settings) -> frozenset[str]:

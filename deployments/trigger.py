@@ -31,6 +31,10 @@ KILLED = frozenset({"CANCELLED", "CRASHED"})
 FINISHED = "Finished in state"
 
 
+class DeploymentUnknown(ServiceUnreachable):
+    """The API answers, and has no such deployment."""
+
+
 @dataclass(frozen=True)
 class LogLine:
     """One message of the run's log; it may hold newlines.
@@ -254,13 +258,13 @@ class _Follower:
 
 
 def deployment_id_of(api: PrefectApi, deployment: str) -> str:
-    """The ID of a deployment (``build-image/<host>``); raises ``ServiceUnreachable`` when it is not there."""
+    """The ID of a deployment (``build-image/<host>``); raises ``DeploymentUnknown``, ``ServiceUnreachable``."""
     flow, _, host = deployment.partition("/")
     try:
         return str(api.get(f"/deployments/name/{quote(flow, safe='')}/{quote(host, safe='')}")["id"])
     except ServiceUnreachable as error:
         if error.details.get("status") == 404:
-            raise ServiceUnreachable(
+            raise DeploymentUnknown(
                 f"{api.api_url} has no deployment {deployment}.", hint="Start `caisson up` on that host."
             ) from None
         raise

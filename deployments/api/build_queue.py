@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from caisson.errors import ServiceUnreachable
 from caisson.queueing import Priority
 from caisson.request import BuildRequest
 from caisson.settings import Settings
@@ -17,6 +16,7 @@ from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
 from deployments.queue import enqueue
 from deployments.queue_places import places
+from deployments.trigger import DeploymentUnknown
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ def ask_for(
             idempotency_key=_own_key(token, key),
             priority=priority,
         )
-    except ServiceUnreachable as error:
-        if "has no deployment" in error.message:
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"host: no Caisson of the name {host!r} has been up; without it, builds go to the API's own host.",
-                kind="host-unknown",
-                errors=[("host", "is not known")],
-            ) from None
-        raise
+    except DeploymentUnknown:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"host: no Caisson of the name {host!r} has been up; without it, builds go to the API's own host.",
+            kind="host-unknown",
+            errors=[("host", "is not known")],
+        ) from None
     # draft-ietf-httpapi-idempotency-key-header, 2.6: a key with another payload is an error.
     if key and not made.created and api.get(f"/flow_runs/{made.flow_run_id}")["parameters"] != {"request": wanted}:
         raise Problem(

@@ -34,7 +34,7 @@ from deployments.names import BUILD_FLOW
 from deployments.prefect_pool import PrefectPool
 from deployments.queue import enqueue
 from deployments.server import server_url
-from deployments.trigger import PAGE
+from deployments.trigger import PAGE, DeploymentUnknown
 from deployments.webhook_rules import RulesFile, webhook_secret
 from deployments.webhook_store import AskedBuild, WebhookStore
 
@@ -149,7 +149,7 @@ class WebhookWorker:
                 self._store.set_states({build.key: BuildState.FAILURE}, self._clock())
             except ServiceUnreachable as error:
                 self._try_again(build, error)
-                if "has no deployment" in error.message:
+                if isinstance(error, DeploymentUnknown):
                     continue
                 # The others would wait for the same.
                 return

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from caisson import prune
+from caisson import image_removal
 from caisson.docker_engine import DockerEngine
 from caisson.prune import apply_plan
 from caisson.prune_report import ItemResult
@@ -184,7 +184,7 @@ def test_a_disk_without_inodes_is_freed_of_those_and_many_files_may_take_their_t
         assert disk.usage.free_inodes >= 2500
         assert {f"few{n}:1" for n in range(8)} & disk.tags, "it went on when there were enough"
         # Shorter than it takes, so that its end is seen only by looking again.
-        monkeypatch.setattr(prune, "REMOVAL_SECONDS", 0.05)
+        monkeypatch.setattr(image_removal, "REMOVAL_SECONDS", 0.05)
         inodes, began = disk.usage.free_inodes, time.monotonic()
         outcomes = {result.item.image.tags[0]: result.outcome for result in disk.prune(HOST_WIDE).results}  # type: ignore[union-attr]
         print(f"\n  an image of 60,000 files took {time.monotonic() - began:.1f} s to remove")

@@ -20,6 +20,19 @@ from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.flows.gate import Gate, tcp_gate, unix_gate
 
 BASE = "FROM debian:trixie-slim\n"
+ENGINE, GIT, REGISTRY = "engine", "git", "registry"
+# Which request is held, by step; a build that nobody holds is in its RUN step.
+HELD = {
+    "check_mounts": (ENGINE, rb"GET /v[0-9.]+/version "),
+    "check_disk": (ENGINE, rb"POST /v[0-9.]+/containers/create"),
+    "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
+    "resolve_commit": (GIT, rb"command=ls-refs"),
+    "clone": (GIT, rb"command=fetch"),
+    "build": ("", b""),
+    "tag_image": (ENGINE, rb"POST /v[0-9.]+/images/[^ ]+/tag"),
+    "remove_builder": (ENGINE, rb"DELETE /v[0-9.]+/containers/"),
+    "push_image": (REGISTRY, rb"PUT /v2/[^ ]+/manifests/"),
+}
 
 
 @dataclass
@@ -35,6 +48,11 @@ class BuildHost:
     git_gate: Gate
     git_port: int
     registry_gate: Gate
+
+    @property
+    def gates(self) -> dict[str, Gate]:
+        """By their names in ``HELD``."""
+        return {ENGINE: self.engine_gate, GIT: self.git_gate, REGISTRY: self.registry_gate}
 
     def repository(self, name: str, dockerfile: str, **files: str) -> Repository:
         return self.git.repository(name, {"Dockerfile": dockerfile, **files})

@@ -143,6 +143,15 @@ class CaissonHost:
             if self.process.poll() is None:
                 self.process.kill()
 
+    def cli(self, *arguments: str, stdin: str = "") -> str:
+        """What ``caisson`` prints on stdout with this host's settings; it must succeed."""
+        command = [str(Path(sys.executable).with_name("caisson")), *arguments]
+        done = subprocess.run(
+            command, env=self.env, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def apply_samples(self) -> None:
         env = client_environment(self.settings, StateDir(self.state_dir), self.env)
         subprocess.run([sys.executable, "-c", APPLY], env=env, cwd=ROOT, check=True)

@@ -26,25 +26,11 @@ from deployments.trigger import FlowRunId, RunChanged
 from tests.conftest import find_engines
 from tests.engine.network import EngineNetwork
 from tests.engine.repositories import git
-from tests.flows.build_host import BASE, BuildHost, build_host
+from tests.flows.build_host import BASE, HELD, BuildHost, build_host
 from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.own_engine import OwnEngine, copy_image, own_engine
 
 ADDRESS = "10.231.80.1"
-ENGINE, GIT, REGISTRY, NOTHING = "engine", "git", "registry", ""
-# Which request is held, by step, the last step first: a request that is held is one that the builds before it have
-# behind them. The build that nobody holds is in its RUN step.
-HELD = {
-    "push_image": (REGISTRY, rb"PUT /v2/[^ ]+/manifests/"),
-    "remove_builder": (ENGINE, rb"DELETE /v[0-9.]+/containers/"),
-    "tag_image": (ENGINE, rb"POST /v[0-9.]+/images/[^ ]+/tag"),
-    "build": (NOTHING, b""),
-    "clone": (GIT, rb"command=fetch"),
-    "resolve_commit": (GIT, rb"command=ls-refs"),
-    "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
-    "check_disk": (ENGINE, rb"POST /v[0-9.]+/containers/create"),
-    "check_mounts": (ENGINE, rb"GET /v[0-9.]+/version "),
-}
 TAGGED = ("tag_image", "remove_builder", "push_image")
 """The steps in which the image is whole, and may have tags."""
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
@@ -66,11 +52,11 @@ class Matrix:
 
     def stand_still(self, name: str, *, run_seconds: int) -> None:
         """A build in each step, and two that wait; ``run_seconds`` is how long the RUN step lasts."""
-        gates = {ENGINE: self.host.engine_gate, GIT: self.host.git_gate, REGISTRY: self.host.registry_gate}
-        for step, (place, pattern) in HELD.items():
+        # The last step first: a request that is held is one that the builds before it have behind them.
+        for step, (place, pattern) in reversed(HELD.items()):
             last = f"RUN echo it-sleeps {name} && sleep {run_seconds}\n" if step == "build" else ""
             repository = self.host.repository(_name(step), f"{BASE}COPY stamp /\n{last}", stamp=f"{name} {step}")
-            reached = gates[place].hold(pattern) if place else threading.Event()
+            reached = self.host.gates[place].hold(pattern) if place else threading.Event()
             self.runs[step] = self.host.build(repository, self.image(step), push=step == "push_image")
             if place:
                 assert reached.wait(60), f"{step}\n{self.caisson.logs()}\n{self.host.log(self.runs[step])}"
@@ -85,7 +71,7 @@ class Matrix:
         return f"{place}caisson-test/{_name(step)}"
 
     def release(self) -> None:
-        for gate in (self.host.engine_gate, self.host.git_gate, self.host.registry_gate):
+        for gate in self.host.gates.values():
             gate.release()
 
     def ends(self) -> dict[str, RunChanged]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,11 +12,11 @@ from contextlib import ExitStack
 import pytest
 
 from caisson.docker_engine import DockerEngine
-from deployments.tether import tethered
 from deployments.trigger import FlowRunId
 from tests.conftest import find_engines
-from tests.engine.repositories import Repository, git
-from tests.flows.caisson_host import CaissonHost, free_port, wait_for
+from tests.engine.network import EngineNetwork
+from tests.engine.repositories import Repository, git_daemon
+from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.own_engine import OwnEngine, copy_image, own_engine
 
 ADDRESS = "10.231.79.1"
@@ -38,14 +37,8 @@ def engine() -> Iterator[OwnEngine]:
 @pytest.fixture(scope="module")
 def repository(engine: OwnEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     """Served where this engine's containers reach it."""
-    root, port = tmp_path_factory.mktemp("git"), free_port()
-    directory = root / "app"
-    directory.mkdir()
-    git(directory, "init", "--quiet", "--initial-branch=main")
-    options = ["--reuseaddr", "--export-all", f"--base-path={root}", f"--listen={ADDRESS}", f"--port={port}"]
-    with subprocess.Popen(tethered(engine.inside("git", "daemon", *options)), stderr=subprocess.DEVNULL) as daemon:
-        yield Repository(directory, f"git://{ADDRESS}:{port}/app/.git")
-        daemon.kill()
+    with git_daemon(tmp_path_factory.mktemp("git"), ADDRESS, EngineNetwork(engine.holder.pid)) as git:
+        yield git.repository("app")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +63,18 @@ def hosts(engine: OwnEngine, caisson: CaissonHost, tmp_path_factory: pytest.Temp
         yield host
 
 
-def _build(host: CaissonHost, repository: Repository) -> FlowRunId:
+def _build(host: CaissonHost, repository: Repository, step: str) -> FlowRunId:
+    repository.commit({"Dockerfile": BASE + step})
     return host.trigger("build-image", request={"repository_url": repository.url, "image": IMAGE})
 
 
-def _log_until(host: CaissonHost, run: FlowRunId, words: str) -> None:
+def _build_that_sleeps(host: CaissonHost, repository: Repository, seconds: int) -> FlowRunId:
+    """One whose RUN step has begun."""
+    words = f"it-sleeps {host.name}"
+    run = _build(host, repository, f"RUN echo {words} && sleep {seconds}\n")
     log = host.state_dir / "builds" / f"{run}.log"
     wait_for(words, lambda: log.exists() and words in log.read_text())
+    return run
 
 
 def _builders(engine: OwnEngine, run: FlowRunId) -> list[str]:
@@ -88,17 +86,14 @@ def test_a_build_that_loses_its_engine_says_so_and_what_comes_meanwhile_waits_un
     hosts: Hosts, engine: OwnEngine, repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host = hosts(1)
-    repository.commit({"Dockerfile": f"{BASE}RUN echo it-sleeps once && sleep 600\n"})
-    run = _build(host, repository)
-    _log_until(host, run, "it-sleeps once")
+    run = _build_that_sleeps(host, repository, 600)
     began = time.monotonic()
     engine.stop(signal.SIGTERM)
     state = host.wait_for_state(run, *FINAL)
     lost = time.monotonic() - began
     assert state.state_name == "Failed"
     assert "EngineLost: The Docker engine went away while the build ran." in state.message
-    repository.commit({"Dockerfile": f"{BASE}LABEL after=stop\n"})
-    following = _build(host, repository)
+    following = _build(host, repository, "LABEL after=stop\n")
     reason = f"the Docker engine of host {host.name} does not answer"
     wait_for("it is held", lambda: f"Builds wait: {reason}" in host.logs())
     assert host.state(following).state_name in ("Scheduled", "Late")
@@ -115,9 +110,7 @@ def test_a_build_that_loses_its_engine_begins_anew_when_that_is_back(
     hosts: Hosts, engine: OwnEngine, repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host = hosts(2)
-    repository.commit({"Dockerfile": f"{BASE}RUN echo it-sleeps twice && sleep 15\n"})
-    run = _build(host, repository)
-    _log_until(host, run, "it-sleeps twice")
+    run = _build_that_sleeps(host, repository, 15)
     began = time.monotonic()
     engine.stop(signal.SIGKILL)
     # Its containerd is told by the kernel; a dockerd that starts in that moment takes it for one that lives.

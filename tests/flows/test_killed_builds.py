@@ -27,22 +27,9 @@ from deployments.state import StateDir, recorded_run
 from deployments.trigger import FlowRunId, cancel
 from tests.conftest import find_engines
 from tests.engine.repositories import Repository, git
-from tests.flows.build_host import BASE, BuildHost, build_host
+from tests.flows.build_host import BASE, HELD, BuildHost, build_host
 from tests.flows.caisson_host import CaissonHost, wait_for
 
-ENGINE, GIT, REGISTRY = "engine", "git", "registry"
-# Which request is held, by step; a build that nobody holds is in its RUN step.
-HELD = {
-    "check_mounts": (ENGINE, rb"GET /v[0-9.]+/version "),
-    "check_disk": (ENGINE, rb"POST /v[0-9.]+/containers/create"),
-    "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
-    "resolve_commit": (GIT, rb"command=ls-refs"),
-    "clone": (GIT, rb"command=fetch"),
-    "build": ("", b""),
-    "tag_image": (ENGINE, rb"POST /v[0-9.]+/images/[^ ]+/tag"),
-    "remove_builder": (ENGINE, rb"DELETE /v[0-9.]+/containers/"),
-    "push_image": (REGISTRY, rb"PUT /v2/[^ ]+/manifests/"),
-}
 TAGGED = ("remove_builder", "push_image")
 """The steps in which the image has its tags already."""
 WITHOUT_BUILDER = ("check_mounts", "check_disk")
@@ -92,8 +79,7 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     last = "RUN echo it-sleeps && sleep 600\n" if step == "build" else ""
     repository = host.repository("killed", BASE + "COPY stamp /\n" + last, stamp=f"{time.time_ns()}")
     image = f"{host.registry_address}/caisson-test/killed" if step == "push_image" else "caisson-test/killed"
-    gates = {ENGINE: host.engine_gate, GIT: host.git_gate, REGISTRY: host.registry_gate}
-    reached = gates[place].hold(pattern) if place else None
+    reached = host.gates[place].hold(pattern) if place else None
     run = host.build(repository, image, push=step == "push_image")
     if reached:
         assert reached.wait(60), host.caisson.logs() + host.log(run)
@@ -101,7 +87,7 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
         host.wait_for_line(run, "it-sleeps")
     build_id = "".join(host.builders()).removeprefix("caisson-build-")
     yield Held(host, step, repository, image, run, build_id)
-    for gate in gates.values():
+    for gate in host.gates.values():
         gate.release()
     # What was on its way when its sender died arrives late: that is to be found and removed, too.
     wait_for("no builder is left", lambda: not host.builders(), seconds=20)

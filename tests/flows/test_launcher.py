@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from caisson.errors import SettingsInvalid
 from deployments.launcher import down
 from deployments.trigger import LogLine, follow
-from tests.flows.caisson_host import ROOT, CaissonHost, free_port, is_alive, started_pid, wait_for
+from tests.flows.caisson_host import CaissonHost, free_port, is_alive, started_pid, wait_for
 
 
 def test_sigterm_cancels_what_the_drain_leaves_and_nothing_runs_on(
@@ -43,11 +41,11 @@ def test_sigterm_cancels_what_the_drain_leaves_and_nothing_runs_on(
 def test_an_upgrade_as_the_docs_have_it_loses_no_run_and_repeats_none(mortal: CaissonHost, tmp_path: Path) -> None:
     running = mortal.trigger("sample-sleep", seconds=8, marks=str(tmp_path))
     started_pid(tmp_path)
-    _caisson(mortal, "drain")
+    mortal.cli("drain")
     queued = mortal.trigger("sample-sleep", seconds=0)
-    _caisson(mortal, "drain", "--wait")
+    mortal.cli("drain", "--wait")
     assert mortal.state(running).state_name == "Completed"
-    _caisson(mortal, "down")
+    mortal.cli("down")
     assert mortal.process is not None
     assert mortal.process.wait(30) == 0
     assert mortal.processes() == {}
@@ -55,16 +53,10 @@ def test_an_upgrade_as_the_docs_have_it_loses_no_run_and_repeats_none(mortal: Ca
     mortal.up()
     time.sleep(3)
     assert mortal.state(queued).state_name in ("Scheduled", "Late")
-    _caisson(mortal, "undrain")
+    mortal.cli("undrain")
     mortal.wait_for_state(queued, "Completed")
     for run in (running, queued):
         assert mortal.history(run).count("Running") == 1
-
-
-def _caisson(host: CaissonHost, *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("caisson")), *arguments]
-    done = subprocess.run(command, env=host.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_second_interrupt_ends_the_drain(mortal: CaissonHost, tmp_path: Path) -> None:

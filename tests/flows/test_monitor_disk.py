@@ -125,28 +125,14 @@ def receiver() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
         server.shutdown()
 
 
-def caisson_cli(host: CaissonHost, *arguments: str, stdin: str = "") -> str:
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("caisson")), *arguments],
-        env=host.env,
-        cwd=ROOT,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
     watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]
 ) -> None:
     url, posted = receiver
-    caisson_cli(watched.host, "alerts", "set", "webhook", stdin=f"{url}\n")
-    caisson_cli(watched.host, "alerts", "set", "webhook", stdin=f"{url}\n")
-    assert caisson_cli(watched.host, "alerts", "list").split()[:2] == ["webhook", "webhook"]
-    caisson_cli(watched.host, "alerts", "test", "webhook")
+    watched.host.cli("alerts", "set", "webhook", stdin=f"{url}\n")
+    watched.host.cli("alerts", "set", "webhook", stdin=f"{url}\n")
+    assert watched.host.cli("alerts", "list").split()[:2] == ["webhook", "webhook"]
+    watched.host.cli("alerts", "test", "webhook")
     assert posted.get(timeout=30)["event"] == "caisson.alert.test.webhook"
 
     watched.look()
@@ -182,33 +168,33 @@ def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
     wait_for("the recovery is stored", lambda: watched.events("caisson.disk.recovered"))
     assert [len(watched.events(f"caisson.disk.{name}")) for name in ("pressure", "critical", "recovered")] == [1, 1, 1]
 
-    caisson_cli(watched.host, "alerts", "remove", "webhook")
-    assert "No alert is set up" in caisson_cli(watched.host, "alerts", "list")
+    watched.host.cli("alerts", "remove", "webhook")
+    assert "No alert is set up" in watched.host.cli("alerts", "list")
     assert posted.empty()
 
 
 def test_slack_is_set_up_as_a_notification(watched: Watched) -> None:
     url = "https://hooks.slack.com/services/T0/B0/s3cr3t"
-    caisson_cli(watched.host, "alerts", "set", "slack", "--name", "team", "--no-forecast", stdin=f"{url}\n")
+    watched.host.cli("alerts", "set", "slack", "--name", "team", "--no-forecast", stdin=f"{url}\n")
     with watched.host.api as api:
         (automation,) = [item for item in api.post("/automations/filter", {}) if item["name"] == "caisson-alert-team"]
     assert [action["type"] for action in automation["actions"]] == ["send-notification"]
     assert "caisson.disk.forecast" not in automation["trigger"]["expect"]
-    assert "team                 slack    enabled" in caisson_cli(watched.host, "alerts", "list")
-    caisson_cli(watched.host, "alerts", "remove", "team")
+    assert "team                 slack    enabled" in watched.host.cli("alerts", "list")
+    watched.host.cli("alerts", "remove", "team")
 
 
 def test_the_webhooks_address_is_in_no_place_where_others_look(
     watched: Watched, receiver: tuple[str, queue.Queue[dict[str, Any]]]
 ) -> None:
     url, _ = receiver
-    caisson_cli(watched.host, "alerts", "set", "webhook", "--name", "ops", stdin=f"{url}\n")
+    watched.host.cli("alerts", "set", "webhook", "--name", "ops", stdin=f"{url}\n")
     with watched.host.api as api:
         automations = json.dumps(api.post("/automations/filter", {}))
         blocks = json.dumps(api.post("/block_documents/filter", {}))
     with sqlite3.connect(watched.host.state_dir / "prefect" / "prefect.db") as database:
         stored = [str(row) for row in database.execute("SELECT * FROM block_document")]
-    caisson_cli(watched.host, "alerts", "remove", "ops")
+    watched.host.cli("alerts", "remove", "ops")
     assert "caisson-alert-ops" in automations
     assert "caisson-alert-ops" in blocks
     assert any("caisson-alert-ops" in row for row in stored)
@@ -374,10 +360,10 @@ def test_the_disk_is_looked_at_while_builds_take_every_slot(watched: Watched, tm
 
 
 def test_the_command_line_shows_the_same_without_a_service(watched: Watched) -> None:
-    made = json.loads(caisson_cli(watched.host, "disk", "--json"))
+    made = json.loads(watched.host.cli("disk", "--json"))
     (item,) = made["file_systems"]
     assert (made["host"], item["path"], item["bytes"]["total"]) == ("watched", str(watched.disk), 20 * MIB)
-    assert str(watched.disk) in caisson_cli(watched.host, "disk")
-    shown = caisson_cli(watched.host, "disk", "--attribution")
+    assert str(watched.disk) in watched.host.cli("disk")
+    shown = watched.host.cli("disk", "--attribution")
     assert "What holds it (" in shown
     assert os.path.exists(watched.host.state_dir / "disk-attribution.json")  # noqa: PTH110

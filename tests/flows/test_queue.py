@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,10 +134,8 @@ def test_the_higher_priority_of_those_who_joined_counts(api: PrefectApi, image: 
 
 def test_the_command_line_names_a_priority(deployed: CaissonHost, api: PrefectApi, image: str) -> None:
     request = ["https://git.example.com/team/app.git", "--image", image, "--detach", "--host", "nobody"]
-    command = [str(Path(sys.executable).with_name("caisson")), "build", *request, "--priority", "high", "--json"]
-    done = subprocess.run(command, env=deployed.env, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert priority_of(api.get(f"/flow_runs/{json.loads(done.stdout)['flow_run_id']}")["tags"]) is Priority.HIGH
+    made = json.loads(deployed.cli("build", *request, "--priority", "high", "--json"))
+    assert priority_of(api.get(f"/flow_runs/{made['flow_run_id']}")["tags"]) is Priority.HIGH
 
 
 @pytest.mark.parametrize("superseding", ["queued", "running", "off"])
