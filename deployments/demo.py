@@ -28,7 +28,7 @@ from deployments.demo_engine import gateway, run_image
 from deployments.git_daemon import make_repository, served
 from deployments.launcher import RunningCaisson, find_running
 from deployments.prefect_api import PrefectApi
-from deployments.server import check_port
+from deployments.server import check_server
 from deployments.state import StateDir
 
 _SAMPLE = Path(__file__).parent / "sample"
@@ -98,7 +98,7 @@ def ensure_running(settings: Settings) -> RunningCaisson:
     log = StateDir(settings.state_dir).create().logs / "up.log"
     process = None
     if running is None:
-        check_port(settings)
+        check_server(settings)
         _say("Starting Caisson …")
         process = _start(log)
     try:

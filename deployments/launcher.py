@@ -26,7 +26,7 @@ from deployments.backoff import Backoff
 from deployments.gateway import check_gateway, gateway_command, gateway_environment, gateway_url
 from deployments.processes import ProcessIdentity
 from deployments.server import (
-    check_port,
+    check_server,
     client_environment,
     is_healthy,
     server_command,
@@ -136,7 +136,7 @@ def up(settings: Settings, *, stop: threading.Event | None = None, say: Say = pr
             return 0
         with _interrupts(stop) as interrupts, ExitStack() as stack:
             if not settings.api_url:
-                check_port(settings)
+                check_server(settings)
             check_gateway(settings)
             launcher = _Launcher(settings, state, interrupts, say)
             stack.callback(launcher.close)

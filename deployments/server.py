@@ -51,18 +51,11 @@ def server_command(settings: Settings) -> list[str]:
 
 
 def run_server(settings: Settings) -> NoReturn:
-    """Become the server: this process is replaced by it.
-
-    Raises ``SettingsInvalid`` for a port or a state directory that can't be used, and where others could use the API
-    without a password: who has it can run commands on every host.
+    """Become the server: this process is replaced by it; raises ``SettingsInvalid`` as ``check_server`` does, and for a
+    state directory that can't be used.
     """
     state = StateDir(settings.state_dir).create()
-    if not settings.api_auth and not is_loopback(settings.server_host):
-        raise SettingsInvalid(
-            f"CAISSON_SERVER_HOST: {settings.server_host} can be reached by others, and CAISSON_API_AUTH is not set.",
-            hint="Set CAISSON_API_AUTH to user:password, or listen on 127.0.0.1.",
-        )
-    check_port(settings)
+    check_server(settings)
     command = server_command(settings)
     os.execve(command[0], command, server_environment(settings, state, os.environ))  # noqa: S606
 
@@ -127,8 +120,16 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     return {f"CAISSON_{name.upper()}": _variable(value) for name, value in values.items()}
 
 
-def check_port(settings: Settings) -> None:
-    """Raise ``SettingsInvalid`` when the server could not listen where the settings say."""
+def check_server(settings: Settings) -> None:
+    """Raise ``SettingsInvalid`` when the server could not listen where the settings say, or must not: others would use
+    the API without a password, and who has it can run commands on every host.
+    """
+    if not settings.api_auth and not is_loopback(settings.server_host):
+        raise SettingsInvalid(
+            f"CAISSON_SERVER_HOST: {settings.server_host or 'every address'} can be reached by others, and "
+            "CAISSON_API_AUTH is not set.",
+            hint="Set CAISSON_API_AUTH to user:password, or listen on 127.0.0.1.",
+        )
     check_listening("SERVER", settings.server_host, settings.server_port)
 
 

@@ -12,7 +12,6 @@ from caisson.connection import FILE, Connection, forget_connection, read_connect
 from caisson.errors import RequestInvalid, SettingsInvalid
 from caisson.settings import load_settings
 from deployments.joining import api_url_of, join, leave, read_token
-from deployments.server import run_server
 
 TOKEN = "builder:h0rse-battery"
 API = "https://caisson.example.com/api"
@@ -114,8 +113,3 @@ def test_nothing_is_kept_of_a_join_that_failed(tmp_path: Path) -> None:
 def test_a_host_that_joined_none_leaves_none() -> None:
     with pytest.raises(SettingsInvalid, match="has joined no others"):
         leave(load_settings(), say=lambda _: None)
-
-
-def test_a_server_without_a_password_listens_to_this_host_only() -> None:
-    with pytest.raises(SettingsInvalid, match=r"CAISSON_SERVER_HOST: 0\.0\.0\.0 can be reached by others"):
-        run_server(load_settings(server_host="0.0.0.0"))
