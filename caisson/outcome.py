@@ -16,6 +16,7 @@ from caisson.errors import (
     EngineLost,
     EngineUnreachable,
     GuardDenied,
+    LimitsNotEnforceable,
     OutOfMemory,
     PidsExhausted,
     WorkspaceFull,
@@ -198,11 +199,8 @@ def judge_limits(
         "workspace": planned.workspace,
         "timeout_seconds": planned.timeout_seconds,
     }
-    if kernel is None:
-        return LimitsReport(status="unverified", reason="the build's control group can't be read here", **read)
-    wrong = _deviations(planned, kernel)
-    if wrong:
-        return LimitsReport(status="unverified", reason=f"the kernel has other limits: {'; '.join(wrong)}", **read)
+    if doubt := doubt_of_limits(planned, kernel):
+        return LimitsReport(status="unverified", reason=doubt, **read)
     if not progress.ran_steps:
         return LimitsReport(status="no steps", reason="no RUN step ran, so there was none to hold", **read)
     if evidence.nested:
@@ -219,6 +217,34 @@ def judge_limits(
         )
     return LimitsReport(
         status="builder only", reason="RUN steps ran, but none was seen below the group with these limits", **read
+    )
+
+
+def doubt_of_limits(planned: Limits, kernel: KernelLimits | None) -> str:
+    """Why the kernel does not confirm the limits of the group that is to hold the build; empty where it does."""
+    if kernel is None:
+        return "the build's control group can't be read here"
+    wrong = _deviations(planned, kernel)
+    return f"the kernel has other limits: {'; '.join(wrong)}" if wrong else ""
+
+
+def require_confirmed(planned: Limits, kernel: KernelLimits | None) -> None:
+    """Before anything runs; raises ``LimitsNotEnforceable`` where the limits can't be verified later either."""
+    if doubt := doubt_of_limits(planned, kernel):
+        raise _not_held(f"RUN steps can't be held to the limits for certain: {doubt}.")
+
+
+def require_held(limits: LimitsReport) -> None:
+    """After the build; raises ``LimitsNotEnforceable`` unless steps were seen to be held, or there were none."""
+    if limits.status not in ("verified", "no steps"):
+        raise _not_held(f"RUN steps were not held to the limits for certain: {limits.reason}.")
+
+
+def _not_held(sentence: str) -> LimitsNotEnforceable:
+    return LimitsNotEnforceable(
+        sentence,
+        hint="Let Caisson see the engine's processes and control groups (`caisson doctor`), upgrade the engine, "
+        "choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",
     )
 
 

@@ -63,7 +63,7 @@ class LimitsReport(BaseModel):
 
     verified: read back, and the RUN steps' groups were seen below the one that is limited. builder only: the builder is
     held, its RUN steps are not. no steps: nothing ran that could have been held. unverified: the kernel's files could
-    not be read.
+    not be read, or tell of other limits.
     """
 
     model_config = _FROZEN

@@ -221,7 +221,7 @@ class Settings(BaseSettings):
         description="Hold RUN steps to the build's limits; false: for hosts where BuildKit can't cache held steps",
     )
     require_limits: bool = Field(
-        False, description="Refuse a build whose RUN steps the engine can't hold to the limits"
+        False, description="Refuse a build whose RUN steps the kernel does not show to be held to the limits"
     )
 
     # Security

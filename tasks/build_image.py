@@ -9,11 +9,12 @@ from caisson.build import Build
 from caisson.builder import StartedBuilder
 from caisson.cgroup_watch import CgroupWatch
 from caisson.engine import ImageInfo
-from caisson.errors import BuildFailed, CaissonError, LimitsNotEnforceable
+from caisson.errors import BuildFailed, CaissonError
 from caisson.guard_plan import find_refusal
-from caisson.outcome import classify_build_failure, judge_limits
+from caisson.outcome import classify_build_failure, judge_limits, require_held
 from caisson.plan import build_command
 from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
+from caisson.report import LimitsReport
 from caisson.request import Builder
 from tasks.start_builder import steps_group
 from tasks.step import step
@@ -55,14 +56,11 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
         finally:
             build.log.lines(parser.close())
             tail = build.log.tail()
-            _judge(build, builder, watch)
+            limits = _judge(build, builder, watch)
     if exit_code:
         raise _failure(build, exit_code, tail)
-    if build.settings.require_limits and build.record.limits and build.record.limits.status == "builder only":
-        raise LimitsNotEnforceable(
-            f"The RUN steps were not held to the limits: {build.record.limits.reason}.",
-            hint="Upgrade the engine, choose builder=classic, or unset CAISSON_REQUIRE_LIMITS.",
-        )
+    if build.settings.require_limits:
+        require_held(limits)
     image = build.engine.inspect_image(build.identity.reference)
     if image is None:
         raise BuildFailed("The build ended well, but its image is not on the engine.")
@@ -89,18 +87,19 @@ def _record(build: Build, image: ImageInfo) -> None:
     )
 
 
-def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> None:
+def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> LimitsReport:
     if watch is not None:
         build.record.evidence = watch.evidence()
     assert build.record.chosen is not None
-    build.record.limits = judge_limits(
+    limits = build.record.limits = judge_limits(
         planned=build.spec.limits,
         kernel=builder.limits,
         chosen=build.record.chosen,
         progress=build.record.progress,
         evidence=build.record.evidence,
     )
-    build.log.line(f"limits: {build.record.limits.status}: {build.record.limits.reason}")
+    build.log.line(f"limits: {limits.status}: {limits.reason}")
+    return limits
 
 
 def _failure(build: Build, exit_code: int, tail: list[str]) -> CaissonError:

@@ -9,6 +9,7 @@ from caisson.builder import start_builder as start_container
 from caisson.engine import ContainerID
 from caisson.errors import EngineLost
 from caisson.mounts import mounts_of_inspect, require_allowed
+from caisson.outcome import require_confirmed
 from caisson.plan import BUILDER_ENVIRONMENT, Socket
 from caisson.posture import ExpectedPosture, check_posture
 from caisson.report import PostureReport
@@ -28,6 +29,8 @@ def start_builder(build: Build, container: ContainerID, socket: Socket, group: B
     if group.cgroup and builder.cgroup is not group.cgroup:
         build.record.notes.append(f"The engine did not put the builder into {group.path}: its own group holds it.")
     build.record.posture = _posture(build, builder, socket, group)
+    if build.settings.require_limits:
+        require_confirmed(build.spec.limits, builder.limits)
     if build.guard is not None:
         # Nothing runs in the builder before this.
         build.guard.serve_only(container, cgroup_parent=steps_group(build, builder))

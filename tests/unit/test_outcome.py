@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import pytest
 
 from caisson.cgroup_watch import CgroupEvidence
@@ -15,14 +17,22 @@ from caisson.errors import (
     EngineFault,
     EngineLost,
     EngineUnreachable,
+    LimitsNotEnforceable,
     OutOfMemory,
     PidsExhausted,
     RepositoryUnreachable,
     WorkspaceFull,
 )
-from caisson.outcome import classify_build_failure, classify_clone_failure, judge_limits
+from caisson.outcome import (
+    classify_build_failure,
+    classify_clone_failure,
+    judge_limits,
+    require_confirmed,
+    require_held,
+)
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
+from caisson.report import LimitsReport
 from caisson.request import Builder
 from caisson.spec import Limits
 
@@ -113,6 +123,22 @@ def test_limits_are_verified_only_when_steps_were_seen_below_the_builder() -> No
 )
 def test_a_limit_that_the_kernel_does_not_confirm_is_never_called_verified(kernel: KernelLimits | None) -> None:
     assert _judge(HOLDS, kernel=kernel, nested=True) == "unverified"
+    with pytest.raises(LimitsNotEnforceable):
+        require_confirmed(LIMITS, kernel)
+
+
+def test_limits_that_the_kernel_confirms_are_not_refused() -> None:
+    require_confirmed(LIMITS, KERNEL)
+
+
+@pytest.mark.parametrize("status", get_args(LimitsReport.model_fields["status"].annotation))
+def test_required_limits_accept_only_what_was_seen(status: Any) -> None:
+    limits = LimitsReport(status=status, reason="what was seen")
+    if status in ("verified", "no steps"):
+        require_held(limits)
+    else:
+        with pytest.raises(LimitsNotEnforceable, match="what was seen"):
+            require_held(limits)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
