@@ -45,6 +45,7 @@ _DEFAULT_TIMEOUT_SECONDS = 60
 # The exit code of a process that SIGKILL ended, as the engine tells it.
 _KILLED = 137
 _KILL_POLLS = 40
+_EXIT_POLLS, _EXIT_SECONDS = 500, 60.0
 _EXEC_TRIES, _EXEC_PAUSE_SECONDS = 3, 0.5
 _NO_SOURCE = "bind source path does not exist"
 
@@ -205,7 +206,7 @@ class DockerEngine:
                 output.feed("stdout", stdout)
             if stderr:
                 output.feed("stderr", stderr)
-        return self._await_exit(exec_id)
+        return self._await_exit(container, exec_id)
 
     def _is_running(self, container: ContainerID) -> bool:
         """Whether a container in which a process was just killed goes on running without it."""
@@ -217,18 +218,26 @@ class DockerEngine:
             time.sleep(_POLL_SECONDS)
         return True
 
-    def _await_exit(self, exec_id: str) -> int | None:
+    def _await_exit(self, container: ContainerID, exec_id: str) -> int | None:
         """The exit code; None when the container went away with the step."""
-        # The stream ends a moment before the engine records the exit.
-        for _ in range(500):
-            try:
-                answer = self._api.exec_inspect(exec_id)
-            except NotFound:
+        deadline = time.monotonic() + _EXIT_SECONDS
+        # The stream ends a moment before the engine records the exit; a busy engine takes longer.
+        while True:
+            for _ in range(_EXIT_POLLS):
+                try:
+                    answer = self._api.exec_inspect(exec_id)
+                except NotFound:
+                    return None
+                if not answer["Running"] and answer["ExitCode"] is not None:
+                    return int(answer["ExitCode"])
+                time.sleep(_POLL_SECONDS / 4)
+            if not self._is_running(container):
                 return None
-            if not answer["Running"] and answer["ExitCode"] is not None:
-                return int(answer["ExitCode"])
-            time.sleep(_POLL_SECONDS / 4)
-        return None
+            if time.monotonic() > deadline:
+                raise EngineFault(
+                    f"The engine did not record within {_EXIT_SECONDS:.0f} s how a step in the builder ended.",
+                    hint="See whether the host is overloaded; `caisson doctor` tells more.",
+                )
 
     def remove_container(self, container: ContainerID, *, timeout: float = 30) -> bool:
         deadline = time.monotonic() + timeout

@@ -193,8 +193,8 @@ class Engine(Protocol):
         """Run a program in the container as ``user`` (``uid:gid``), no shell between; returns its exit code.
 
         ``on_output`` gets raw chunks in order. ``env`` may hold secrets: the engine's inspect does not show an
-        exec's environment. Raises ``EngineLost`` when the engine goes away meanwhile, and ``EngineFault`` when it can't
-        start the program, also not when it is asked again.
+        exec's environment. Raises ``EngineLost`` when the engine or the container goes away meanwhile, and
+        ``EngineFault`` when it can't start the program, also not when it is asked again, or does not tell how it ended.
         """
         ...
 
