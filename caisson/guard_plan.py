@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from caisson.build_group import group_key
 from caisson.engine import EngineInfo
 from caisson.errors import DockerfileDenied, DockerfileInvalid
-from caisson.git import RepositoryURL
+from caisson.git import DEFAULT_PORTS, RepositoryURL, parse_repository_url
 from caisson.guard.audit import AuditSummary, Entry
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile
@@ -17,7 +18,7 @@ from caisson.guard.dockerfile_words import DockerfileError
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.verdict import Verdict
 from caisson.plan import BuildIdentity
-from caisson.reference import Repository, parse_reference
+from caisson.reference import Reference, Repository, parse_reference
 from caisson.report import GuardCount, GuardDenial, GuardReport
 from caisson.request import Builder
 from caisson.settings import Settings
@@ -42,12 +43,21 @@ def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -
     )
 
 
-def dockerfile_policy(settings: Settings, engine_version: str, foreign: Iterable[Repository] = ()) -> DockerfilePolicy:
-    """What a Dockerfile may ask for on this host; ``foreign`` are repositories that were built for others."""
+@dataclass(frozen=True)
+class ImageOwners:
+    """``foreign``: image repositories in which some tag is another git repository's; ``own``: this one's tags."""
+
+    foreign: frozenset[Repository] = frozenset()
+    own: frozenset[Reference] = frozenset()
+
+
+def dockerfile_policy(settings: Settings, engine_version: str, owners: ImageOwners = ImageOwners()) -> DockerfilePolicy:
+    """What a Dockerfile may ask for on this host."""
     return DockerfilePolicy(
         dialect=Dialect.of_engine(engine_version),
         reserved_registry=RESERVED_REGISTRY,
-        foreign_repositories=frozenset(foreign),
+        foreign_repositories=owners.foreign,
+        own_images=owners.own,
         shared_repositories=frozenset(
             parse_reference(text).repository for text in settings.dockerfile_shared_repositories
         ),
@@ -59,15 +69,21 @@ def dockerfile_policy(settings: Settings, engine_version: str, foreign: Iterable
     )
 
 
-def foreign_repositories(own: RepositoryURL, tagged: Iterable[tuple[str, str]]) -> frozenset[Repository]:
-    """Image repositories that hold images of other git repositories and none of this one's.
+def image_owners(own: RepositoryURL, tagged: Iterable[tuple[str, str]]) -> ImageOwners:
+    """Whose the images on this engine are: a tag is that git repository's which gave it last.
 
-    ``tagged`` are pairs of a git repository's URL and a reference that its image was given.
+    ``tagged`` are pairs of a git repository's URL and a reference that its image was given, the last one last.
     """
-    of_own, of_others = set[Repository](), set[Repository]()
-    for url, reference in tagged:
-        (of_own if url == own.display() else of_others).add(parse_reference(reference).repository)
-    return frozenset(of_others - of_own)
+    last = {parse_reference(reference).or_latest(): _one_spelling(url) for url, reference in tagged}
+    ours = frozenset(reference for reference, url in last.items() if url == _one_spelling(own.display()))
+    return ImageOwners(frozenset(reference.repository for reference in last.keys() - ours), ours)
+
+
+def _one_spelling(url: str) -> str:
+    try:
+        return parse_repository_url(url, DEFAULT_PORTS).canonical()
+    except ValueError:
+        return url
 
 
 def build_inputs(spec: BuildSpec, builder: Builder, engine: EngineInfo) -> BuildInputs:

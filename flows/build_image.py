@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
-from caisson.guard_plan import dockerfile_policy, foreign_repositories
+from caisson.guard_plan import dockerfile_policy, image_owners
 from caisson.plan import choose_builder, container_body
 from caisson.report import BuildReport
 from caisson.request import BuildRequest
@@ -136,8 +136,8 @@ def _steps(build: Build, call: StepCaller) -> None:
         require_limits=settings.require_limits,
         hold_steps=settings.hold_steps,
     )
-    foreign = foreign_repositories(spec.repository_url, build.ledger.builds.tags_by_source())
-    dockerfiles = dockerfile_policy(settings, record.engine.version, foreign)
+    owners = image_owners(spec.repository_url, build.ledger.builds.tags_by_source())
+    dockerfiles = dockerfile_policy(settings, record.engine.version, owners)
     with hold_group(build) as group, hold_guard(build, dockerfiles) as socket:
         body = container_body(
             spec,

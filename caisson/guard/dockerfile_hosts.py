@@ -220,6 +220,30 @@ def listed(host: str, allowed: Iterable[str]) -> bool:
     return False
 
 
+def split_registry(registry: str) -> tuple[str, str]:
+    """Host, as ``judge`` takes it, and port of a registry; the port is empty if it has none.
+
+    >>> [split_registry(text) for text in ("REGISTRY.example:5000", "[::1]")]
+    [('registry.example', '5000'), ('::1', '')]
+    """
+    host, colon, port = registry.lower().rpartition(":")
+    if not colon or not port.isdigit():
+        host, port = registry.lower(), ""
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def registry_spelling(registry: str, default_ports: Iterable[str] = ("443",)) -> str:
+    """One form for all spellings of a registry: small letters, an address as usual, no default port.
+
+    >>> registry_spelling("REGISTRY.example:443"), registry_spelling("0x7f.1:5000"), registry_spelling("[0::1]:80")
+    ('registry.example', '127.0.0.1:5000', '[::1]:80')
+    """
+    host, port = split_registry(registry)
+    shown = str(_address(host) or host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"{shown}:{port}" if port and port not in default_ports else shown
+
+
 def _address(name: str) -> Address | None:
     if ":" in name:
         try:

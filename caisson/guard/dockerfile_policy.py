@@ -11,9 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from caisson.guard.dockerfile import Instruction, parse_dockerfile
-from caisson.guard.dockerfile_hosts import Fetches, Resolver, judge, listed, target_of
+from caisson.guard.dockerfile_hosts import (
+    Fetches,
+    Resolver,
+    judge,
+    listed,
+    registry_spelling,
+    split_registry,
+    target_of,
+)
 from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
 from caisson.guard.dockerfile_stages import AddSource, BuildInputs, ImageUse, resolve_stages
 from caisson.guard.verdict import Verdict
@@ -30,7 +39,8 @@ class DockerfilePolicy:
 
     - ``dialect``: how the engine reads heredocs: ``Dialect.of_engine(version)``.
     - ``reserved_registry``: where Caisson's own images are; no build reads them.
-    - ``foreign_repositories``: built for others on this engine; ``shared_repositories`` may be read all the same.
+    - ``foreign_repositories``: hold images that were built for others on this engine. ``own_images`` are tags in them
+      that are this build's own; ``shared_repositories`` may be read all the same.
     - ``base_images``: the only images that builds may begin with or copy from, as repositories or with a tag or digest
       (then only with that one); ``None``: any that is not denied by another rule.
     - ``frontends``: images that ``# syntax=`` may name on BuildKit, each with its tag or digest; without any, only the
@@ -45,6 +55,7 @@ class DockerfilePolicy:
     dialect: Dialect
     reserved_registry: str
     foreign_repositories: frozenset[Repository] = frozenset()
+    own_images: frozenset[Reference] = frozenset()
     shared_repositories: frozenset[Repository] = frozenset()
     base_images: tuple[str, ...] | None = None
     frontends: tuple[str, ...] = ()
@@ -67,6 +78,21 @@ class DockerfilePolicy:
             reference = parse_reference(entry)
             if reference.tag is None and reference.digest is None:
                 raise ValueError(f"frontends: {entry} has neither tag nor digest; old versions read files differently")
+
+    def is_foreign(self, reference: Reference) -> bool:
+        """Whether it may be an image of others. A digest may be any image's of its repository."""
+        if reference.digest is None and reference.or_latest() in self.own_images:
+            return False
+        return _one_name(reference.repository) in self._foreign_names
+
+    @cached_property
+    def _foreign_names(self) -> frozenset[tuple[str, str]]:
+        return frozenset(map(_one_name, self.foreign_repositories))
+
+
+def _one_name(repository: Repository) -> tuple[str, str]:
+    # An engine asks for http's port where it takes the registry for insecure.
+    return registry_spelling(repository.registry, ("443", "80")), repository.path
 
 
 @dataclass(frozen=True)
@@ -174,10 +200,10 @@ def _image_findings(image: ImageUse, policy: DockerfilePolicy) -> Iterator[Findi
         return
     if reference.repository in policy.shared_repositories:
         return
-    if _host(reference.repository.registry) == _host(policy.reserved_registry):
+    if split_registry(reference.repository.registry)[0] == split_registry(policy.reserved_registry)[0]:
         reason = f"{shown} is in the registry of images that are Caisson's own"
         yield Finding("image-reserved", image.line, reason, "shared_repositories")
-    elif reference.repository in policy.foreign_repositories:
+    elif policy.is_foreign(reference):
         reason = f"{shown} was built here for another repository"
         yield Finding("image-foreign", image.line, reason, "shared_repositories")
     elif policy.base_images is not None and not _listed(reference, policy.base_images):
@@ -241,10 +267,6 @@ def _listed(reference: Reference | None, entries: tuple[str, ...]) -> bool:
             if bare or (entry.digest == reference.digest and entry.tag in (None, reference.tag)):
                 return True
     return False
-
-
-def _host(registry: str) -> str:
-    return registry.rpartition(":")[0].lower() if re.search(r":[0-9]+$", registry) else registry.lower()
 
 
 def _without_secrets(url: str) -> str:

@@ -99,10 +99,12 @@ class Builds:
         return {image_id: frozenset(repositories) for image_id, repositories in pushed.items()}
 
     def tags_by_source(self) -> list[tuple[str, str]]:
-        """The git repository's URL and the reference of each tag that an image built here was ever given."""
+        """The git repository's URL and the reference of each tag that an image built here was ever given, in the order
+        in which they were given last."""
         with self._file.reading() as database:
             rows = database.execute(
-                "SELECT DISTINCT repository_url, reference FROM tags JOIN builds ON builds.image_id = tags.image_id"
+                "SELECT repository_url, reference FROM tags JOIN builds ON builds.image_id = tags.image_id "
+                "GROUP BY repository_url, reference ORDER BY MAX(tagged)"
             ).fetchall()
         return [(str(url), str(reference)) for url, reference in rows]
 

@@ -143,6 +143,24 @@ def test_images_that_no_build_reads_by_any_way(image: str, rule: str | None) -> 
     assert rules(f"FROM scratch\nONBUILD COPY --from={image} a /", policy) == expected
 
 
+@pytest.mark.parametrize(
+    ("foreign", "image"),
+    [
+        ("registry.example/a", "registry.example:443/a:1"),
+        ("registry.example/a", "registry.example:80/a"),
+        ("registry.example:443/a", "registry.example/a"),
+        ("registry.example/a", "REGISTRY.example/a@sha256:" + "b" * 64),
+        ("team/other", "DOCKER.io/team/other"),
+        ("1.2.3.4:5000/a", "0x01020304:5000/a"),
+        ("[2600::1]:5000/a", "[2600:0::1]:5000/a"),
+    ],
+)
+def test_another_spelling_of_a_registry_is_no_other_registry(foreign: str, image: str) -> None:
+    policy = replace(POLICY, foreign_repositories=frozenset({parse_repository(foreign)}))
+    assert "image-foreign" in rules(f"FROM {image}", policy)
+    assert "image-foreign" not in rules("FROM registry.example:5001/a\nFROM registry.example/b", policy)
+
+
 def test_a_build_arg_can_name_the_image() -> None:
     inputs = replace(BUILDKIT, build_args=(("A", "caisson.local/x"),))
     assert rules("ARG A=debian\nFROM $A", inputs=inputs) == ["image-reserved"]

@@ -10,19 +10,20 @@ from caisson.engine import EngineInfo
 from caisson.errors import DockerfileDenied, DockerfileInvalid
 from caisson.git import parse_repository_url
 from caisson.guard.audit import Audit, Entry
+from caisson.guard.dockerfile_policy import check_dockerfile
+from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.verdict import Verdict
 from caisson.guard_plan import (
     LARGEST_DOCKERFILE,
     build_inputs,
     dockerfile_policy,
     find_refusal,
-    foreign_repositories,
     guard_policy,
     guard_report,
+    image_owners,
     require_allowed_dockerfile,
 )
 from caisson.plan import BuildIdentity
-from caisson.reference import parse_repository
 from caisson.request import Builder
 from caisson.settings import load_settings
 from caisson.spec import make_spec, parse_request
@@ -96,14 +97,35 @@ def test_what_no_setting_allows_says_so() -> None:
         check(b"FROM x\nRUN --security=insecure true\n")
 
 
-def test_an_image_repository_is_foreign_when_only_others_are_in_it() -> None:
-    own = parse_repository_url("https://h.example/a.git", ["https"])
-    tagged = [
-        ("https://h.example/b.git", "team/b:1"),
-        ("https://h.example/b.git", "team/both:1"),
-        ("https://h.example/a.git", "team/both:2"),
-    ]
-    assert foreign_repositories(own, tagged) == {parse_repository("team/b")}
+OWN = parse_repository_url("https://h.example/a.git", ["https"])
+OURS, THEIRS = "https://H.example:443/a", "https://h.example/b.git"
+
+
+def may_begin_with(image: str, *tagged: tuple[str, str]) -> bool:
+    policy = dockerfile_policy(SETTINGS, ENGINE.version, image_owners(OWN, tagged))
+    findings = check_dockerfile(f"FROM {image}\n", policy, BuildInputs("buildkit"))
+    assert {finding.rule for finding in findings} <= {"image-foreign"}
+    return not findings
+
+
+def test_images_of_other_repositories_are_theirs() -> None:
+    tagged = ((THEIRS, "team/theirs:1"), (OURS, "team/ours:1"))
+    assert not may_begin_with("team/theirs:1", *tagged)
+    assert not may_begin_with("team/theirs:other", *tagged)
+    assert may_begin_with("team/ours:1", *tagged)
+    assert may_begin_with(f"team/ours@sha256:{'a' * 64}", *tagged)
+    assert may_begin_with("team/third", *tagged)
+
+
+def test_who_builds_one_image_of_a_repository_may_not_read_the_others_images_in_it() -> None:
+    tagged = ((THEIRS, "team/both:1"), (THEIRS, "team/both:2"), (OURS, "team/both:latest"), (OURS, "team/both:2"))
+    assert may_begin_with("team/both", *tagged)
+    assert may_begin_with("team/both:2", *tagged)
+    assert not may_begin_with("team/both:1", *tagged)
+    assert not may_begin_with("team/both:3", *tagged)
+    # A digest can be that of any image in it.
+    assert not may_begin_with(f"team/both:2@sha256:{'a' * 64}", *tagged)
+    assert not may_begin_with("team/both:2", *tagged, (THEIRS, "team/both:2"))
 
 
 def test_what_clients_only_try_out_is_no_reason_for_a_failure() -> None:

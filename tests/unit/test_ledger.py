@@ -64,6 +64,16 @@ def test_what_a_tag_pointed_to_is_kept_and_survives_a_restart(tmp_path: Path) ->
         assert ledger.builds.tag_histories() == {"a:1": ["first", "second"]}
 
 
+def test_whose_image_a_tag_was_given_last_comes_last(ledger: Ledger) -> None:
+    for minute, url, reference in ((1, "a", "x:1"), (2, "b", "x:1"), (3, "b", "y:1"), (4, "a", "x:1")):
+        image = ImageID(url)
+        ledger.builds.record_build(
+            build_id=url, spec_hash=url, sha="a" * 40, repository_url=url, image_id=image, finished=_at(minute)
+        )
+        ledger.builds.record_tag(reference=reference, image_id=image, previous=None, build_id=url, tagged=_at(minute))
+    assert ledger.builds.tags_by_source() == [("b", "x:1"), ("b", "y:1"), ("a", "x:1")]
+
+
 def test_builds_tags_pushes_and_reuse_are_uses(ledger: Ledger) -> None:
     image = ImageID("sha256:a")
 
