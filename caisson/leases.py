@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,10 +79,13 @@ def _names_of(image: ImageID, references: Iterable[str]) -> set[str]:
 
 
 class Leases:
-    """The leases on one engine, in a directory of their own. Raises ``SettingsInvalid`` and ``LedgerUnusable``."""
+    """The leases on one engine, in a directory of their own. Raises ``SettingsInvalid`` and ``LedgerUnusable``.
 
-    def __init__(self, directory: Path, records: LeaseRecords) -> None:
-        self._directory, self._records = directory, records
+    ``waiting`` is called again and again while a build waits for a removal, and gives up by raising.
+    """
+
+    def __init__(self, directory: Path, records: LeaseRecords, *, waiting: Callable[[], None] | None = None) -> None:
+        self._directory, self._records, self._waiting = directory, records, waiting
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -130,7 +133,10 @@ class Leases:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """The gate open: no removal is under way. Held for a moment only."""
-        with locked(self._directory / "turnstile") as turnstile, locked(self._directory / "gate", shared=True):
+        with (
+            locked(self._directory / "turnstile", waiting=self._waiting) as turnstile,
+            locked(self._directory / "gate", shared=True, waiting=self._waiting),
+        ):
             fcntl.flock(turnstile, fcntl.LOCK_UN)
             yield
 

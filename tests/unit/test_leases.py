@@ -17,6 +17,7 @@ import pytest
 
 from caisson.engine import ImageID
 from caisson.errors import SettingsInvalid
+from caisson.file_lock import locked
 from caisson.leases import EVERYTHING, Held, Leases, lease_name
 from caisson.ledger import Ledger
 from caisson.ledger.leases import LeaseRecord
@@ -239,3 +240,58 @@ def test_within_a_removal_the_host_can_be_looked_at(state: Path, holder: Callabl
     holder(IMAGE)
     with _leases(state).exclude() as held:
         assert held.images_of(held.leases[0], [(IMAGE, ()), (OTHER, ("a:1",))]) == {IMAGE}
+
+
+class Impatient(Exception):
+    """Who waits gives up."""
+
+
+def _give_up_after(seconds: float) -> Callable[[], None]:
+    end = time.monotonic() + seconds
+
+    def waiting() -> None:
+        if time.monotonic() > end:
+            raise Impatient
+
+    return waiting
+
+
+@pytest.mark.parametrize("held", ["gate", "turnstile"])
+def test_who_gives_up_waiting_for_a_removal_leaves_nothing_locked(state: Path, held: str) -> None:
+    records = Ledger(state / "ledger.sqlite").leases
+    impatient = Leases(state / "leases", records, waiting=_give_up_after(0.3))
+    with locked(state / "leases" / held):
+        began = time.monotonic()
+        with pytest.raises(Impatient), impatient.hold("build 1", [], taken=NOW):
+            pass
+        assert 0.2 < time.monotonic() - began < 5
+    with _leases(state).exclude() as nobody:
+        assert nobody.leases == ()
+    patient = Leases(state / "leases", records, waiting=_give_up_after(5))
+    with patient.hold("build 2", ["debian"], taken=NOW) as lease:
+        lease.add("debian:trixie")
+        assert [found.holder for found in _leases(state).held().leases] == ["build 2"]
+
+
+def test_who_can_give_up_still_has_the_place_in_the_queue(state: Path) -> None:
+    """Builds that wait are let in before a removal that came later."""
+    order: list[str] = []
+    leases = Leases(state / "leases", Ledger(state / "ledger.sqlite").leases, waiting=_give_up_after(30))
+
+    def build(name: str) -> None:
+        with leases.shared():
+            order.append(name)
+
+    def remove() -> None:
+        with _leases(state).exclude():
+            order.append("removal")
+
+    with _leases(state).exclude():
+        threads = [threading.Thread(target=build, args=(name,)) for name in ("build 1", "build 2")]
+        threads.append(threading.Thread(target=remove))
+        for thread in threads:
+            thread.start()
+            time.sleep(0.3)
+    for thread in threads:
+        thread.join(30)
+    assert order == ["build 1", "build 2", "removal"]
