@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from caisson.bindings import registry_auth, registry_host
-from caisson.builder import BuildTimeout
+from caisson.builder import BuildTimeout, timed_out
 from caisson.buildlog import BuildLog
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.clone import Source
-from caisson.engine import Engine, EngineInfo, RegistryAuth
+from caisson.engine import ContainerID, Engine, EngineInfo, RegistryAuth
 from caisson.errors import CaissonError, EngineRefused, RequestInvalid, SettingsInvalid
 from caisson.git import Chosen
 from caisson.git_credentials import GitCredentials, git_environment
@@ -118,6 +118,7 @@ class Build:
             [*secrets.values(), *(credentials.secrets() if credentials else ()), settings.registry_password],
         )
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
+        self.container: ContainerID | None = None
         self.timeout: BuildTimeout | None = None
         self.guard: Guard | None = None
         self.lease: Lease | None = None
@@ -133,9 +134,21 @@ class Build:
         self.ledger.__exit__()
 
     def hold(self, *names: str) -> None:
-        """Add references and image IDs to the build's lease; waits for one removal of a prune at most."""
+        """Add references and image IDs to the build's lease; waits for one removal of a prune at most.
+
+        Raises ``BuildTimedOut`` where that lasts longer than the build may.
+        """
         assert self.lease is not None
         self.lease.add(*names)
+
+    def seconds_left(self) -> float:
+        """What is left of the build's timeout, which counts from its beginning to the end of its push."""
+        return self.spec.limits.timeout_seconds - (time.monotonic() - self.clock)
+
+    def require_time(self) -> None:
+        """Raises ``BuildTimedOut`` when nothing is left of the timeout."""
+        if self.seconds_left() <= 0:
+            raise timed_out(self.spec.limits.timeout_seconds)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -55,12 +55,13 @@ def start_builder(engine: Engine, container: ContainerID, group: Cgroup | None =
 class BuildTimeout:
     """Removes the builder when the time is up, which ends whatever step runs in it; a context manager.
 
-    It is a thread of the flow's process. The builder's own main process ends a little later, should that be dead.
+    ``seconds`` is the timeout of the whole build, ``left`` what is left of it; with nothing left, it goes at once. This
+    is a thread of the flow's process. The builder's own main process ends a little later, should that be dead.
     """
 
-    def __init__(self, engine: Engine, container: ContainerID, seconds: float) -> None:
+    def __init__(self, engine: Engine, container: ContainerID, *, seconds: float, left: float) -> None:
         self._engine, self._container, self._seconds = engine, container, seconds
-        self._timer = threading.Timer(seconds, self._expire)
+        self._timer = threading.Timer(left, self._expire)
         self._timer.daemon = True
         self.expired = False
 
@@ -82,14 +83,19 @@ class BuildTimeout:
     def explain(self, error: CaissonError) -> CaissonError:
         """What a failed step means: a step that lost its builder was timed out, or the builder removed by others."""
         if self.expired:
-            return BuildTimedOut(
-                f"The build took longer than its timeout of {_minutes(self._seconds)}.",
-                hint="Raise limits.timeout_minutes, or make the build faster.",
-                details={"timeout_seconds": self._seconds},
-            )
+            return timed_out(self._seconds)
         if isinstance(error, EngineLost) and error.details.get("builder_gone"):
             return BuildCancelled("The builder was removed from outside while the build ran.")
         return error
+
+
+def timed_out(seconds: float) -> BuildTimedOut:
+    """The failure of a build that took longer than these seconds."""
+    return BuildTimedOut(
+        f"The build took longer than its timeout of {_minutes(seconds)}.",
+        hint="Raise limits.timeout_minutes, or make the build faster.",
+        details={"timeout_seconds": seconds},
+    )
 
 
 def _minutes(seconds: float) -> str:

@@ -159,15 +159,16 @@ def container_body(
     socket: Socket,
     settings: Settings,
     *,
+    now: datetime,
     seccomp: str = "",
     cgroup_parent: str = "",
 ) -> dict[str, Any]:
     """The Docker API body of the builder (``POST /containers/create``): least privilege, one mount.
 
-    The main process sleeps until the deadline; then the container ends and the engine removes it, though whatever
-    started it is dead. What is run in it has another user, who can't stop that process (``Settings.step_user``).
-    ``seccomp`` is the profile itself (JSON), not its path; ``cgroup_parent`` the group that holds the build, empty for
-    the engine's own choice.
+    The main process sleeps from ``now`` until the deadline; then the container ends and the engine removes it, though
+    whatever started it is dead. What is run in it has another user, who can't stop that process
+    (``Settings.step_user``). ``seccomp`` is the profile itself (JSON), not its path; ``cgroup_parent`` the group that
+    holds the build, empty for the engine's own choice.
     """
     limits = spec.limits
     owner = f"uid={settings.builder_uid},gid={settings.builder_uid}"
@@ -181,7 +182,7 @@ def container_body(
         security.append(f"apparmor={settings.apparmor_profile}")
     if settings.selinux_label:
         security.append(f"label={settings.selinux_label}")
-    seconds = limits.timeout_seconds + settings.deadline_grace_seconds
+    seconds = max(1.0, (identity.deadline - now).total_seconds())
     return {
         "Image": settings.builder_image,
         # Said here, so that an image can't say otherwise.

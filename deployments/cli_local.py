@@ -97,5 +97,6 @@ def _log_to(steps: _Steps) -> Iterator[None]:
 def _make_sure_that_it_is_gone(build: Build, settings: Settings) -> None:
     """Remove the builder if it is still there: the signal can have come while it was made, or while it was removed."""
     with DockerEngine(settings.docker_host) as engine:
-        remove_builders(engine, find_builders(engine, build_id=build.identity.build_id))
-    build.record.builder_removed = True
+        found = remove_builders(engine, find_builders(engine, build_id=build.identity.build_id))
+    if found or build.container is not None:
+        build.record.builder_removed = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from prefect import Task, flow
@@ -110,7 +111,7 @@ def _try(
             on_start(build)
         try:
             with hold_lease(build):
-                _steps(build, call)
+                run_steps(build, call)
         except BaseException as error:
             if attempts.may_try_again(build, error):
                 return None
@@ -121,7 +122,8 @@ def _try(
         return report
 
 
-def _steps(build: Build, call: StepCaller) -> None:
+def run_steps(build: Build, call: StepCaller) -> None:
+    """The chain itself, with the build's lease held; raises a ``CaissonError`` and leaves no builder behind."""
     settings, record = build.settings, build.record
     record.engine = build.engine.info()
     build.fit_limits()
@@ -145,14 +147,16 @@ def _steps(build: Build, call: StepCaller) -> None:
             socket,
             settings,
             seccomp=read_file_setting(settings.seccomp_profile, "seccomp_profile"),
+            now=datetime.now(UTC),
             cgroup_parent=group.path,
         )
         call(check_mounts, build, body, socket)
         call(check_disk, build)
-        container = build.engine.create_container(build.identity.container_name, body)
         try:
-            with BuildTimeout(build.engine, container, spec.limits.timeout_seconds) as build.timeout:
-                builder = call(start_builder, build, container, socket, group)
+            builder = call(start_builder, build, body, socket, group)
+            with BuildTimeout(
+                build.engine, builder.id, seconds=spec.limits.timeout_seconds, left=build.seconds_left()
+            ) as build.timeout:
                 chosen = call(resolve_commit, build, builder)
                 with spec_turn(build) as turn:
                     image = call(reuse_image, build, chosen, turn)
@@ -161,12 +165,13 @@ def _steps(build: Build, call: StepCaller) -> None:
                         call(check_dockerfile, build, builder, dockerfiles)
                         image = call(build_image_step, build, builder)
                     call(tag_image, build, image)
-            call(remove_builder, build, container)
+            call(remove_builder, build, builder.id)
         except BaseException:
             # Once more where a cancel came into the clean-up; and what ended the build is the failure to tell, whatever
             # becomes of this.
-            with contextlib.suppress(Exception):
-                call(remove_builder, build, container)
+            if build.container is not None:
+                with contextlib.suppress(Exception):
+                    call(remove_builder, build, build.container)
             raise
     if spec.push:
         call(push_image, build)

@@ -31,9 +31,8 @@ class Attempts:
 
     def may_try_again(self, build: Build, failure: BaseException) -> bool:
         """Whether to try once more, which is told in the run's log; then wait for it with ``clean_slate``."""
-        left = build.spec.limits.timeout_seconds - (time.monotonic() - build.clock)
         tried, attempts = len(self._failures) + 1, self._settings.build_attempts
-        if not may_try_again(failure, tried=tried, attempts=attempts, seconds_left=left):
+        if not may_try_again(failure, tried=tried, attempts=attempts, seconds_left=build.seconds_left()):
             return False
         assert isinstance(failure, CaissonError)
         self._failures.append(build.scrub(failure))

@@ -11,8 +11,11 @@ from caisson.leases import Leases
 
 @contextmanager
 def hold_lease(build: Build) -> Iterator[None]:
-    """From before the builder is made until the last tag is pushed; steps add what they come to need."""
-    leases = Leases(build.settings.state_dir / "leases", build.ledger.leases)
+    """From before the builder is made until the last tag is pushed; steps add what they come to need.
+
+    Waiting for it has an end with the build's timeout: raises ``BuildTimedOut``.
+    """
+    leases = Leases(build.settings.state_dir / "leases", build.ledger.leases, waiting=build.require_time)
     identity = build.identity
     names = (build.settings.builder_image, identity.reference)
     with leases.hold(identity.container_name, names, taken=build.started) as build.lease:

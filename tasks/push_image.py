@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 
 from caisson.build import Build
@@ -14,7 +15,10 @@ from tasks.step import step
 
 @step("push_image")
 def push_image(build: Build) -> None:
-    """Push; network faults and 5xx are tried again, a denial is not. Raises ``PushDenied``, ``RegistryUnreachable``."""
+    """Push; network faults and 5xx are tried again, a denial is not.
+
+    It has what is left of the build's timeout. Raises ``PushDenied``, ``RegistryUnreachable``, ``BuildTimedOut``.
+    """
     auth = build.registry_auth
     if auth is None:
         build.log.line(f"no credential of this host is bound to {build.spec.image.registry}: pushing without one")
@@ -40,6 +44,7 @@ def _push(build: Build, reference: str, auth: RegistryAuth | None, retries: Push
         try:
             return _push_once(build, reference, auth)
         except CaissonError as error:
+            build.require_time()
             if attempt > 1:
                 retries.spend(time.monotonic() - began)
             delay = retries.delay(error, attempt)
@@ -47,17 +52,19 @@ def _push(build: Build, reference: str, auth: RegistryAuth | None, retries: Push
                 raise retries.give_up(error, attempt) from None
             build.log.line(f"{error.message} Trying again in {delay:.1f} s ({attempt} of {retries.attempts}).")
             began = time.monotonic()
-            time.sleep(delay)
+            time.sleep(max(0.0, min(delay, build.seconds_left())))
             attempt += 1
 
 
 def _push_once(build: Build, reference: str, auth: RegistryAuth | None) -> str:
-    progress = build.engine.push_image(reference, auth)
     log = PushLog()
-    while True:
-        try:
-            line = log.add(next(progress), now=time.monotonic())
-        except StopIteration as end:
-            return str(end.value)
-        if line:
-            build.log.line(line)
+    # The engine ends a push whose answer nobody reads on.
+    with closing(build.engine.push_image(reference, auth)) as progress:
+        while True:
+            build.require_time()
+            try:
+                line = log.add(next(progress), now=time.monotonic())
+            except StopIteration as end:
+                return str(end.value)
+            if line:
+                build.log.line(line)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from caisson.build import Build
 from caisson.build_group import BuildGroup
 from caisson.builder import StartedBuilder
 from caisson.builder import start_builder as start_container
-from caisson.engine import ContainerID
 from caisson.errors import EngineLost
 from caisson.mounts import mounts_of_inspect, require_allowed
 from caisson.outcome import require_confirmed
@@ -19,8 +21,14 @@ from tasks.step import step
 
 
 @step("start_builder")
-def start_builder(build: Build, container: ContainerID, socket: Socket, group: BuildGroup) -> StartedBuilder:
-    """Start the created builder after its effective mounts have passed the policy; raises ``MountRefused``."""
+def start_builder(build: Build, body: Mapping[str, Any], socket: Socket, group: BuildGroup) -> StartedBuilder:
+    """Create the builder, and start it after its effective mounts have passed the policy.
+
+    Raises ``BuilderImageMissing``, ``MountRefused``.
+    """
+    build.require_time()
+    container = build.container = build.engine.create_container(build.identity.container_name, body)
+    build.record.builder_removed = False
     created = build.engine.inspect_container(container)
     if created is None:
         raise EngineLost("The builder is gone before it was started.")

@@ -94,18 +94,16 @@ StartBuilder = Callable[[], ContainerID]
 @pytest.fixture
 def start(engine: Engine, settings: Settings) -> Iterator[StartBuilder]:
     """Starts builders as a flow does, with a deadline ``SECONDS`` from now and nobody who watches over them."""
-    short = settings.model_copy(update={"deadline_grace_seconds": SECONDS - 3})
     started: list[ContainerID] = []
 
     def start() -> ContainerID:
-        limits = {"timeout_minutes": 0.05, "memory": "96m", "workspace": "48m", "pids": 128}
+        limits = {"memory": "96m", "workspace": "48m", "pids": 128}
         spec = make_spec(
-            parse_request({"repository_url": "https://h.example/a.git", "image": "a", "limits": limits}), short
+            parse_request({"repository_url": "https://h.example/a.git", "image": "a", "limits": limits}), settings
         )
-        identity = BuildIdentity(
-            uuid.uuid4().hex[:12], "", "", short.host_name, datetime.now(UTC) + timedelta(seconds=SECONDS)
-        )
-        body = container_body(spec, identity, read_socket(short), short)
+        now = datetime.now(UTC)
+        identity = BuildIdentity(uuid.uuid4().hex[:12], "", "", settings.host_name, now + timedelta(seconds=SECONDS))
+        body = container_body(spec, identity, read_socket(settings), settings, now=now)
         container = engine.create_container(identity.container_name, body)
         started.append(container)
         engine.start_container(container)

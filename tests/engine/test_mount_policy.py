@@ -234,8 +234,9 @@ def test_a_key_that_only_the_engine_understands_is_refused_before_it_is_sent(
 @pytest.fixture
 def builder_body(settings: Settings, socket: Socket) -> dict[str, Any]:
     spec = make_spec(parse_request({"repository_url": "https://git.example/a.git", "image": "team/app"}), settings)
-    deadline = datetime.now(UTC) + timedelta(minutes=5)
-    return container_body(spec, BuildIdentity("b1", "run-1", "hash", "host-1", deadline), socket, settings)
+    now = datetime.now(UTC)
+    identity = BuildIdentity("b1", "run-1", "hash", "host-1", now + timedelta(minutes=5))
+    return container_body(spec, identity, socket, settings, now=now)
 
 
 def test_a_builders_mounts_are_what_was_planned_and_allowed(

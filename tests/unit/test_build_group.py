@@ -122,8 +122,10 @@ def test_the_group_never_has_less_of_the_processors_than_its_builder_asks_for(cp
     settings = load_settings(_env_file=None)
     request = {"repository_url": "https://h.example/a.git", "image": "a", "limits": {"cpus": cpus}}
     spec = make_spec(parse_request(request), settings)
-    identity = BuildIdentity("b", "", "", "", datetime(2030, 1, 1, tzinfo=UTC))
-    body = container_body(spec, identity, Socket("/s", 1, on_this_host="/s"), settings, cgroup_parent="/caisson/a-0")
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    identity = BuildIdentity("b", "", "", "", now)
+    socket = Socket("/s", 1, on_this_host="/s")
+    body = container_body(spec, identity, socket, settings, now=now, cgroup_parent="/caisson/a-0")
     assert body["HostConfig"]["CgroupParent"] == "/caisson/a-0"
     written = {file: text for _, file, text in limit_files(1, spec.limits)}
     assert int(written["cpu.cfs_quota_us"]) >= body["HostConfig"]["NanoCpus"] // 10_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket as sockets
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,26 @@ from caisson.build import Build
 from caisson.build_group import BuildGroup
 from caisson.builder import StartedBuilder
 from caisson.cgroups import KernelLimits
-from caisson.engine import ContainerID, ContainerInfo, EngineInfo, ImageInfo, Layer
-from caisson.errors import LimitsNotEnforceable
+from caisson.engine import ContainerID, ContainerInfo, EngineInfo, ImageInfo, Layer, PushProgress
+from caisson.errors import (
+    BuilderImageMissing,
+    BuildTimedOut,
+    CaissonError,
+    EngineLost,
+    EngineRefused,
+    LimitsNotEnforceable,
+    RefNotFound,
+    RegistryUnreachable,
+)
 from caisson.plan import ChosenBuilder, Socket, container_body
+from caisson.report import TagReport
+from caisson.report_markdown import render_markdown
 from caisson.request import Builder, BuildRequest
 from caisson.settings import load_settings
 from caisson.spec import make_spec
+from flows.build_image import as_function, run_steps
 from tasks.build_image import build_image
+from tasks.push_image import push_image
 from tasks.start_builder import start_builder
 
 INFO = EngineInfo(
@@ -47,17 +61,24 @@ class OneBuilder:
         self.calls: list[str] = []
         self.body: Mapping[str, Any] = {}
         self.state = ""
+        self.fails: dict[str, CaissonError] = {}
+        self.push_ended = False
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            raise self.fails[name]
 
     def info(self) -> EngineInfo:
         return INFO
 
     def create_container(self, _name: str, body: Mapping[str, Any]) -> ContainerID:
-        self.calls.append("create")
+        self._call("create")
         self.body, self.state = body, "created"
         return BUILDER
 
     def start_container(self, _container: ContainerID) -> None:
-        self.calls.append("start")
+        self._call("start")
         self.state = "running"
 
     def inspect_container(self, container: ContainerID) -> ContainerInfo | None:
@@ -66,11 +87,11 @@ class OneBuilder:
         return ContainerInfo(container, "builder", self.state, {}, pid=NO_PROCESS, raw=raw) if self.state else None
 
     def exec(self, *_: object, **__: object) -> int:
-        self.calls.append("exec")
+        self._call("exec")
         return 0
 
     def remove_container(self, _container: ContainerID) -> bool:
-        self.calls.append("remove")
+        self._call("remove")
         was_there, self.state = bool(self.state), ""
         return was_there
 
@@ -79,6 +100,16 @@ class OneBuilder:
 
     def inspect_image(self, _name: str) -> ImageInfo:
         return ImageInfo(cast(Any, "sha256:1"), (), (), {}, 7, ("sha256:a",), "")
+
+    def push_image(self, _reference: str, _auth: object) -> Generator[PushProgress, None, str]:
+        self._call("push")
+        try:
+            for done in range(1_000):
+                time.sleep(0.01)
+                yield PushProgress("layer", "Pushing", done, 1_000)
+        finally:
+            self.push_ended = True
+        return "sha256:digest"
 
     def history(self, _image: str) -> list[Layer]:
         return [Layer(7, 0)]
@@ -117,9 +148,8 @@ def _engine(build: Build) -> OneBuilder:
 
 def _start(build: Build) -> StartedBuilder:
     socket = Socket(_engine(build).socket, 0, on_this_host=_engine(build).socket)
-    body = container_body(build.spec, build.identity, socket, build.settings)
-    container = build.engine.create_container(build.identity.container_name, body)
-    return start_builder.fn(build, container, socket, BuildGroup(None))
+    body = container_body(build.spec, build.identity, socket, build.settings, now=build.started)
+    return start_builder.fn(build, body, socket, BuildGroup(None))
 
 
 def test_required_limits_refuse_a_builder_whose_group_cannot_be_read_before_anything_runs(
@@ -143,3 +173,109 @@ def test_required_limits_refuse_an_image_whose_build_was_not_verified(make_build
     assert build.record.limits is not None
     assert build.record.limits.status == "unverified"
     assert build.record.image_id == ""
+
+
+def _run(build: Build, *, replaced: Mapping[str, Callable[[], Any]] | None = None) -> None:
+    """The chain up to its first failure; ``replaced`` are steps that need more of an engine than there is here."""
+
+    def call(step: Any, *args: Any, **kwargs: Any) -> Any:
+        if step.name in (replaced or {}):
+            return (replaced or {})[step.name]()
+        return as_function(step, *args, **kwargs)
+
+    run_steps(build, call)
+
+
+def _fail(error: CaissonError) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def _nothing() -> None:
+    """In the place of a step that has nothing to say here."""
+
+
+def _steps(build: Build) -> list[tuple[str, str]]:
+    return [(step.name, step.state) for step in build.report().steps]
+
+
+def test_a_builder_that_cannot_be_created_is_a_failed_step_and_there_is_none_to_remove(make_build: MakeBuild) -> None:
+    build = make_build(hold_steps=False)
+    _engine(build).fails["create"] = BuilderImageMissing("The builder image is not on this engine.")
+    with pytest.raises(BuilderImageMissing):
+        _run(build, replaced={"check_disk": _nothing})
+    assert _steps(build) == [("check_mounts", "completed"), ("start_builder", "failed")]
+    assert build.record.builder_removed is None
+    assert "none was started" in render_markdown(build.report())
+
+
+def test_a_failed_step_removes_the_builder_and_the_report_says_so(make_build: MakeBuild) -> None:
+    build = make_build(hold_steps=False)
+    with pytest.raises(RefNotFound):
+        _run(build, replaced={"check_disk": _nothing, "resolve_commit": _fail(RefNotFound("No such branch."))})
+    assert _engine(build).calls == ["create", "start", "remove"]
+    assert build.record.builder_removed is True
+
+
+@pytest.mark.parametrize("gone", ["start", "resolve_commit"])
+def test_a_builder_that_could_not_be_removed_is_told_as_such(make_build: MakeBuild, gone: str) -> None:
+    build = make_build(hold_steps=False)
+    _engine(build).fails["remove"] = EngineRefused("It is still there.")
+    replaced = {"check_disk": _nothing, "resolve_commit": _fail(RefNotFound("No such branch."))}
+    if gone == "start":
+        _engine(build).fails["start"] = EngineLost("The engine went away.")
+    with pytest.raises((EngineLost, RefNotFound)):
+        _run(build, replaced=replaced)
+    assert build.record.builder_removed is False
+    assert "not removed; it destroys itself at its deadline" in render_markdown(build.report())
+
+
+def test_the_time_until_the_builder_is_made_counts(make_build: MakeBuild) -> None:
+    build = make_build(hold_steps=False, timeout_minutes=1)
+    build.clock -= 60
+    with pytest.raises(BuildTimedOut, match="timeout of 1 min"):
+        _run(build, replaced={"check_disk": _nothing})
+    assert _engine(build).calls == []
+
+
+def test_the_builder_gets_what_is_left_of_the_time(make_build: MakeBuild) -> None:
+    build = make_build(hold_steps=False, timeout_minutes=1)
+    build.clock -= 59.5
+
+    def outlast() -> None:
+        time.sleep(1)
+        raise EngineLost("The builder was removed.", details={"builder_gone": True})
+
+    with pytest.raises(EngineLost):
+        _run(build, replaced={"check_disk": _nothing, "resolve_commit": outlast})
+    assert build.timeout is not None
+    assert build.timeout.expired
+
+
+@pytest.fixture
+def to_push(make_build: MakeBuild) -> Build:
+    build = make_build(timeout_minutes=1, push_attempts=9)
+    build.record.tags = [TagReport(reference="r.example/app:1", rule="raw", reason="")]
+    return build
+
+
+def test_a_push_ends_with_the_time_of_its_build(to_push: Build) -> None:
+    to_push.clock -= 59.8
+    began = time.monotonic()
+    with pytest.raises(BuildTimedOut, match="timeout of 1 min"):
+        push_image.fn(to_push)
+    assert time.monotonic() - began < 5
+    assert _engine(to_push).push_ended
+    assert _steps(to_push) == [("push_image", "failed")]
+
+
+def test_a_push_is_not_tried_again_beyond_that_time(to_push: Build) -> None:
+    to_push.clock -= 59.5
+    _engine(to_push).fails["push"] = RegistryUnreachable("The registry can't be reached.", details={"fault": "network"})
+    began = time.monotonic()
+    with pytest.raises(BuildTimedOut):
+        push_image.fn(to_push)
+    assert time.monotonic() - began < 1.9
+    assert _engine(to_push).calls == ["push"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from caisson.request import Builder
 from caisson.settings import Settings, load_settings
 from caisson.spec import BuildSpec, make_spec, parse_request
 
+NOW = datetime(2030, 1, 2, 3, 0, 5, tzinfo=UTC)
 IDENTITY = BuildIdentity("b1", "run-1", "hash", "host-1", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
 SOCKET = Socket("/var/run/docker.sock", 999, on_this_host="/var/run/docker.sock")
 
@@ -44,7 +45,7 @@ def _spec(settings: Settings | None = None, **fields: Any) -> BuildSpec:
 
 def test_least_privilege_holds_for_every_spec() -> None:
     settings = _settings()
-    host = container_body(_spec(limits={"cpus": 1.5, "memory": "1g", "pids": 99}), IDENTITY, SOCKET, settings)[
+    host = container_body(_spec(limits={"cpus": 1.5, "memory": "1g", "pids": 99}), IDENTITY, SOCKET, settings, now=NOW)[
         "HostConfig"
     ]
     (mount,) = host["Mounts"]
@@ -66,28 +67,32 @@ def test_least_privilege_holds_for_every_spec() -> None:
     assert f"size={512 << 20}" in host["Tmpfs"]["/app"]
 
 
-def test_the_builder_ends_by_itself_after_timeout_and_grace() -> None:
-    body = container_body(_spec(limits={"timeout_minutes": 2}), IDENTITY, SOCKET, _settings(deadline_grace_seconds=30))
-    assert [*body["Entrypoint"], *body["Cmd"]] == [*KEEPER, "150"]
+@pytest.mark.parametrize(("before", "seconds"), [(150, "150"), (0.4, "1"), (-20, "1")])
+def test_the_builder_ends_by_itself_at_the_deadline_that_it_is_labelled_with(before: float, seconds: str) -> None:
+    now = IDENTITY.deadline - timedelta(seconds=before)
+    body = container_body(_spec(), IDENTITY, SOCKET, _settings(), now=now)
+    assert [*body["Entrypoint"], *body["Cmd"]] == [*KEEPER, seconds]
     assert body["Labels"]["caisson.deadline"] == "2030-01-02T03:04:05+00:00"
     assert body["Labels"]["caisson.flow-run"] == "run-1"
 
 
 def test_the_process_that_keeps_the_deadline_is_not_of_the_steps_user() -> None:
     settings = _settings(builder_uid=20000)
-    body = container_body(_spec(), IDENTITY, SOCKET, settings)
+    body = container_body(_spec(), IDENTITY, SOCKET, settings, now=NOW)
     assert (body["User"], settings.step_user) == ("20001:20001", "20000:20000")
     assert "uid=20000,gid=20000" in body["HostConfig"]["Tmpfs"]["/app"]
 
 
 def test_profiles_and_labels_of_the_host_come_from_settings() -> None:
     settings = _settings(apparmor_profile="caisson", selinux_label="type:container_t")
-    options = container_body(_spec(), IDENTITY, SOCKET, settings, seccomp='{"x":1}')["HostConfig"]["SecurityOpt"]
+    options = container_body(_spec(), IDENTITY, SOCKET, settings, now=NOW, seccomp='{"x":1}')["HostConfig"][
+        "SecurityOpt"
+    ]
     assert options == ["no-new-privileges:true", 'seccomp={"x":1}', "apparmor=caisson", "label=type:container_t"]
 
 
 def test_a_workspace_in_the_layer_gives_up_the_read_only_root() -> None:
-    host = container_body(_spec(), IDENTITY, SOCKET, _settings(workspace="layer"))["HostConfig"]
+    host = container_body(_spec(), IDENTITY, SOCKET, _settings(workspace="layer"), now=NOW)["HostConfig"]
     assert not host["ReadonlyRootfs"]
     assert "/app" not in host["Tmpfs"]
 
