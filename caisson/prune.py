@@ -6,7 +6,8 @@
 - What is not there any more, and what the engine would remove by force only, is passed by. A read that fails ends the
   prune: nothing goes on half a picture.
 - What goes only under pressure goes only until ``statvfs`` tells that there is room. Where all of a plan is done and
-  there is none yet, it goes on with a new one: an engine tells no inodes, and its bytes are not quite the disk's.
+  there is none yet, it goes on with a new one: an engine tells no inodes, and does not tell which images' layers
+  BuildKit's cache holds as well. What those left on the disk goes from the cache, before any more images.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, Prune
 from caisson.image_removal import give_back, remove_image, unname
 from caisson.prune_report import Ending, ItemResult, PruneReport, PruneRound
 from caisson.prune_view import HostView
-from caisson.retention.plan import plan_prune
+from caisson.retention.plan import FIRST, plan_prune
 from caisson.retention.prune_plan import (
+    Attempt,
     FreeTarget,
     PlanItem,
     PruneBuildCache,
@@ -36,42 +38,33 @@ from caisson.retention.prune_plan import (
     RemoveTag,
     RemoveVolume,
     has_room,
-    missing_to,
 )
 from caisson.retention.recheck import Verdict
 
 CACHE_SECONDS = 1800.0
 MOST_ROUNDS = 5
 """Plans that one prune makes at most: each asks the engine for its disk once more."""
-_TIMES_MORE = 4
-"""So many times what is missing each further plan aims for: the apply stops at the target, whatever was planned."""
 _LONGEST_PAUSE_SECONDS = 2.0
 _ENGINE_POLLS, _ENGINE_POLL_SECONDS = 15, 2.0
 _DISK_IS_FULL = "no space left on device"
 _ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 
 OnResult = Callable[[ItemResult], None]
-Replan = Callable[[int], PrunePlan]
+Replan = Callable[[Attempt], PrunePlan]
 
 
-def make_plan(view: HostView, limits: DiskLimits, *, force_pressure: bool = False, number: int = 1) -> PrunePlan:
+def make_plan(
+    view: HostView, limits: DiskLimits, *, force_pressure: bool = False, attempt: Attempt = FIRST
+) -> PrunePlan:
     """Look at the host and plan. Under pressure from the high threshold on, or where that is forced.
 
-    ``number`` is the plan's in its prune, from 1: where the plan before was not enough, this one takes more.
     Raises ``EngineUnreachable``, ``EngineRefused``, ``LedgerUnusable``, and ``OSError`` of the file system.
     """
     view.read_disk()
     snapshot = view.look(view.host.leases.held())
     pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
     target = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
-    aim = target and _aim(target, snapshot.usage, _TIMES_MORE ** (number - 1))
-    return replace(plan_prune(snapshot, view.policy, snapshot.taken, pressure=aim), target=target)
-
-
-def _aim(target: FreeTarget, usage: DiskUsage, times: int) -> FreeTarget:
-    """A target that is so many times as far away. Pure."""
-    size, inodes = missing_to(target, usage)
-    return FreeTarget(max(target.free_bytes, usage.free_bytes + size * times), usage.free_inodes + inodes * times)
+    return plan_prune(snapshot, view.policy, snapshot.taken, pressure=target, attempt=attempt)
 
 
 def dry_run(plan: PrunePlan, *, trigger: str) -> PruneReport:
@@ -92,8 +85,8 @@ def apply_plan(
 ) -> PruneReport:
     """Remove what may still go; the ledger has it before the first removal. ``trigger`` says what started it.
 
-    ``replan`` makes the plan of a number from 2 on, under pressure: where all of the last is done, something went, and
-    the target is not reached; ``MOST_ROUNDS`` plans at most. Without it the given plan is all.
+    ``replan`` makes each further plan, under pressure: where all of the last is done, something went, and the target is
+    not reached; ``MOST_ROUNDS`` plans at most. Without it the given plan is all.
 
     Raises ``PruneBusy`` while another prune of the host runs, and ``LedgerUnusable`` before the first removal. Failures
     after that are the report's ``problem``; whatever else ends it is recorded in the ledger, and raised.
@@ -117,7 +110,7 @@ class _Apply:
     ) -> None:
         self._host, self._view, self._plan = view.host, view, plan
         self._on_result, self._should_stop, self._replan = on_result, should_stop, replan
-        self._plans = [plan]
+        self._plans, self._attempt = [plan], FIRST
         self._results: list[ItemResult] = []
         self._problem, self._silent = "it was interrupted", ""
 
@@ -170,24 +163,30 @@ class _Apply:
 
     def _all_rounds(self) -> str:
         """Why it ended early, in a sentence; empty where it came to its end."""
-        while not (problem := self._remove_all()):
+        while True:
             try:
-                plan = self._next_plan()
+                before = self._host.read_usage()
+                if problem := self._remove_all():
+                    return problem
+                plan = self._next_plan(before)
             except (CaissonError, OSError) as error:
                 return str(error)
             if plan is None or not plan.items:
                 return " ".join(plan.problems) if plan else ""
             self._plan = plan
             self._plans.append(plan)
-        return problem
 
-    def _next_plan(self) -> PrunePlan | None:
+    def _next_plan(self, before: DiskUsage) -> PrunePlan | None:
         if self._replan is None or self._plan.target is None or len(self._plans) >= MOST_ROUNDS:
             return None
         # Where nothing went, a new plan would be of the same again.
-        if not any(result.outcome == "removed" for result in self._of_this_round):
+        removed = [result.item for result in self._of_this_round if result.outcome == "removed"]
+        after = self._host.read_usage()
+        if not removed or has_room(after, self._plan.target):
             return None
-        return None if has_room(self._host.read_usage(), self._plan.target) else self._replan(len(self._plans) + 1)
+        predicted, freed = sum(item.marginal_bytes for item in removed), after.free_bytes - before.free_bytes
+        self._attempt = self._attempt.next(predicted=predicted, freed=freed)
+        return self._replan(self._attempt)
 
     def _remove_all(self) -> str:
         """Why it ended early, in a sentence; empty where it came to its end."""

@@ -15,7 +15,7 @@ from caisson.prune_markdown import plan_summary
 from caisson.prune_report import ItemResult, Outcome, PruneReport, report_to_json
 from caisson.prune_view import HostView
 from caisson.retention.plan_json import plan_from_json, plan_to_json
-from caisson.retention.prune_plan import PrunePlan, RemoveImage
+from caisson.retention.prune_plan import Attempt, PrunePlan, RemoveImage
 from caisson.settings import Settings
 from deployments.cli_help import report_failure
 from deployments.cli_plan import disk_read, policy_of, words_of
@@ -122,9 +122,9 @@ def _apply(view: HostView, plan: PrunePlan, options: PruneOptions, settings: Set
         done += 1
         out.say(result_line(result, done, total))
 
-    def replan(number: int) -> PrunePlan:
+    def replan(attempt: Attempt) -> PrunePlan:
         nonlocal total
-        more = make_plan(view, settings.disk_limits, force_pressure=True, number=number)
+        more = make_plan(view, settings.disk_limits, force_pressure=True, attempt=attempt)
         total += len(more.items)
         out.say(f"The low threshold is not reached, so it is planned anew. {plan_summary(more)}")
         return more

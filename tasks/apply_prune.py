@@ -11,7 +11,7 @@ from caisson.prune_files import write_plan
 from caisson.prune_markdown import plan_summary
 from caisson.prune_report import ItemResult
 from caisson.prune_report_markdown import item_name, report_summary
-from caisson.retention.prune_plan import PrunePlan
+from caisson.retention.prune_plan import Attempt, PrunePlan
 from caisson.sizes import format_size
 from tasks.prune_run import PruneRun
 from tasks.step import run_logger
@@ -29,11 +29,11 @@ def apply_prune(run: PruneRun) -> str:
             size = f" ({format_size(result.item.marginal_bytes)})" if result.outcome == "removed" else ""
             logger.info(f"{item_name(result.item)}{size}: {_WORDS[result.outcome]}, {result.rule}: {result.reason}")
 
-    def replan(number: int) -> PrunePlan:
-        plan = make_plan(run.view, run.settings.disk_limits, force_pressure=True, number=number)
+    def replan(attempt: Attempt) -> PrunePlan:
+        plan = make_plan(run.view, run.settings.disk_limits, force_pressure=True, attempt=attempt)
         logger.info(f"The low threshold is not reached, so it is planned anew. {plan_summary(plan)}")
         try:
-            write_plan(run.settings.state_dir, run.run, plan, number)
+            write_plan(run.settings.state_dir, run.run, plan, attempt.number)
         except OSError as error:
             logger.warning(f"That plan could not be kept as a file ({error.strerror or error}).")
         return plan

@@ -145,7 +145,9 @@ class FakeEngine(Engine):
                     VolumeDisk(name, size, sum(name in c.volumes for c in host.containers.values()))
                     for name, size in host.volumes.items()
                 ),
-                cache=tuple(CacheDisk("regular", record.size, record.in_use, False) for record in host.cache),
+                cache=tuple(
+                    CacheDisk("regular", record.size, record.in_use, host.is_shared(record)) for record in host.cache
+                ),
             )
 
     def tag_image(self, image: ImageID, reference: str) -> None:

@@ -61,10 +61,14 @@ class FakeContainer:
 
 @dataclass
 class FakeCache:
-    """One record of BuildKit's cache; the first of the list was used longest ago."""
+    """One record of BuildKit's cache; the first of the list was used longest ago.
+
+    With ``layers`` it holds the uppermost of those as well as the images that begin with them.
+    """
 
     size: int
     in_use: bool = False
+    layers: tuple[str, ...] = ()
 
 
 class FakeHost:
@@ -125,15 +129,19 @@ class FakeHost:
         return 1 if self.kind == "overlay2" else 2
 
     def layers_on_disk(self) -> set[tuple[str, ...]]:
-        """Each layer with all those below it."""
+        """Each layer of an image with all those below it."""
         return {image.layers[: n + 1] for image in self.images.values() for n in range(len(image.layers))}
 
     def layers_size(self) -> int:
         return sum(self.sizes[layers[-1]] for layers in self.layers_on_disk())
 
+    def is_shared(self, record: FakeCache) -> bool:
+        return record.layers in self.layers_on_disk()
+
     def used_bytes(self) -> int:
         writable = sum(container.writable for container in self.containers.values())
-        cache = sum(record.size for record in self.cache)
+        there = self.layers_on_disk()
+        cache = sum(record.size for record in self.cache if record.layers not in there)
         return self.layers_size() * self._copies + writable + sum(self.volumes.values()) + cache + self.other_bytes
 
     def read_usage(self) -> DiskUsage:
@@ -314,11 +322,18 @@ class FakeHost:
         return True
 
     def prune_cache(self, keep_bytes: int) -> int:
-        """The least recently used records that are not in use, until no more than so much is left."""
-        freed = 0
-        for record in [record for record in self.cache if not record.in_use]:
-            if sum(left.size for left in self.cache) <= keep_bytes:
+        """The least recently used records that are neither in use nor an image's, until no more than so much is left.
+
+        What is an image's does not count.
+        """
+        freed, there = 0, self.layers_on_disk()
+        own = [record for record in self.cache if record.layers not in there]
+        left = sum(record.size for record in own)
+        for record in own:
+            if left - freed <= keep_bytes:
                 break
+            if record.in_use:
+                continue
             self.cache.remove(record)
             freed += record.size
         return freed

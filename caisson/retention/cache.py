@@ -1,7 +1,8 @@
 """How much build cache goes, by BuildKit's three numbers. Pure.
 
 Records that are shared with images are not BuildKit's to remove, nor does it count them when it looks how much there is
-(measured on 20.10 and 26.1): here neither.
+(measured on 20.10 and 26.1): here neither. But they are cache for builds all the same, so what is reserved is reached
+with them, too, where it is about how much more may go under pressure.
 """
 
 from __future__ import annotations
@@ -37,16 +38,29 @@ def plan_cache(entries: Iterable[CacheEntry], policy: CachePolicy, room: Room) -
 
 
 def evict_cache(
-    entries: Iterable[CacheEntry], policy: CachePolicy, room: Room, planned: PruneBuildCache | None
+    entries: Iterable[CacheEntry],
+    policy: CachePolicy,
+    room: Room,
+    planned: PruneBuildCache | None,
+    *,
+    unfreed_bytes: int = 0,
 ) -> PruneBuildCache | None:
-    """What more has to go under pressure when images alone don't suffice, down to ``reserved_space``."""
+    """What more has to go under pressure when images alone don't suffice, down to ``reserved_space``.
+
+    With ``unfreed_bytes`` what images did not free that should have: so much of it goes before others.
+    """
     entries = tuple(entries)
     total = planned.keep_bytes if planned else own_bytes(entries)
     left = _reclaimable(entries) - (planned.marginal_bytes if planned else 0)
-    keep = max(total - min(room.missing_bytes, left), policy.reserved_space)
+    wanted = min(room.missing_bytes, unfreed_bytes or left, left)
+    # Images that are planned to go may take as many bytes from what is shared.
+    shared = max(0, shared_bytes(entries) - room.reclaimable)
+    keep = max(total - wanted, policy.reserved_space - shared, 0)
     if not room.short or keep >= total:
         return None
     reason = "images alone don't free enough, and cache down to reserved_space may go under pressure"
+    if unfreed_bytes:
+        reason = f"images that went left {format_size(unfreed_bytes)} on the disk, which build cache holds as well"
     return PruneBuildCache(
         keep_bytes=keep,
         seen_bytes=own_bytes(entries),
@@ -60,6 +74,11 @@ def evict_cache(
 def own_bytes(entries: Iterable[CacheEntry]) -> int:
     """The cache that is BuildKit's alone, in use or not."""
     return sum(entry.size for entry in entries if not entry.shared)
+
+
+def shared_bytes(entries: Iterable[CacheEntry]) -> int:
+    """The cache that images hold as well."""
+    return sum(entry.size for entry in entries if entry.shared)
 
 
 def _item(entries: tuple[CacheEntry, ...], total: int, keep: int, rule: str, reason: str) -> PruneBuildCache | None:

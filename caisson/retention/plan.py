@@ -24,6 +24,7 @@ from caisson.retention.policy import RetentionPolicy
 from caisson.retention.protections import Reason, ancestors_of, protections_of
 from caisson.retention.prune_plan import (
     PHASES,
+    Attempt,
     FreeTarget,
     KeptImage,
     Phase,
@@ -42,6 +43,7 @@ NOT_EXPIRED = "not-expired"
 NOT_NEEDED = "not-needed"
 FREES_NOTHING = "frees-nothing"
 EVICTED = "least-recently-used"
+FIRST = Attempt()
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,20 @@ class Eligibility:
     """Whose time is over but whose child stays."""
 
 
-def plan_prune(snapshot: Snapshot, policy: RetentionPolicy, now: datetime, *, pressure: FreeTarget | None) -> PrunePlan:
+def plan_prune(
+    snapshot: Snapshot,
+    policy: RetentionPolicy,
+    now: datetime,
+    *,
+    pressure: FreeTarget | None,
+    attempt: Attempt = FIRST,
+) -> PrunePlan:
     """What a prune would do now. ``pressure`` is what has to be free at its end (the low threshold); None without it.
 
     Without pressure nothing goes but what has had its time. With it, no more is evicted than takes the estimate to the
-    target. Raises ``ValueError`` for a ``now`` without a time zone.
+    target. Where the plan before (``attempt``) freed less than it said, the build cache that holds it goes first.
+
+    Raises ``ValueError`` for a ``now`` without a time zone.
     """
     if now.tzinfo is None:
         raise ValueError(f"now: {now.isoformat()} has no time zone; give it one, such as +00:00")
@@ -76,7 +87,7 @@ def plan_prune(snapshot: Snapshot, policy: RetentionPolicy, now: datetime, *, pr
     eligible = judge(facts)
     going = list(_expired(facts, eligible))
     before: tuple[PlanItem, ...] = (*plan_containers(facts), *plan_volumes(facts))
-    room = Room(snapshot.usage, pressure)
+    room = Room(snapshot.usage, pressure, inodes_over=attempt.inodes_over)
     holders = LayerHolders(image.layers for image in facts.images)
     number_of = {image.id: number for number, image in enumerate(facts.images)}
     freed = {item.image.id: holders.remove(number_of[item.image.id]).size for item in going}
@@ -85,11 +96,17 @@ def plan_prune(snapshot: Snapshot, policy: RetentionPolicy, now: datetime, *, pr
     entries = () if snapshot.problems else snapshot.build_cache
     cache = plan_cache(entries, policy.build_cache, room)
     room.free(cache.marginal_bytes if cache else 0)
+    cache_evicted = None
+    if attempt.unfreed_bytes:
+        cache_evicted = evict_cache(entries, policy.build_cache, room, cache, unfreed_bytes=attempt.unfreed_bytes)
+        room.free(cache_evicted.marginal_bytes if cache_evicted else 0)
+    is_cache_first = cache_evicted is not None
     for item in _evicted(facts, eligible, going, holders, room):
         freed[item.image.id] = holders.remove(number_of[item.image.id]).size
         going.append(item)
-    cache_evicted = evict_cache(entries, policy.build_cache, room, cache)
-    room.free(cache_evicted.marginal_bytes if cache_evicted else 0)
+    if cache_evicted is None:
+        cache_evicted = evict_cache(entries, policy.build_cache, room, cache)
+        room.free(cache_evicted.marginal_bytes if cache_evicted else 0)
     kept = list(_kept(facts, eligible, going, room))
     items: list[PlanItem] = [
         *(_item(facts, item, freed[item.image.id]) for item in going),
@@ -98,6 +115,8 @@ def plan_prune(snapshot: Snapshot, policy: RetentionPolicy, now: datetime, *, pr
         *(item for item in (cache, cache_evicted) if item),
     ]
     rank = {phase: number for number, phase in enumerate(PHASES)}
+    if is_cache_first:
+        rank["evicted"] = len(PHASES)
     return PrunePlan(
         planned=now,
         taken=snapshot.taken,

@@ -24,7 +24,14 @@ PHASES: tuple[Phase, ...] = (
     "evicted",
     "cache-evicted",
 )
-"""The order of a plan: aged untagged images and leftovers first, least recently used ones last."""
+"""The order of a plan: aged untagged images and leftovers first, least recently used ones last.
+
+Where images freed less than they should have, build cache goes before more of them (``Attempt.unfreed_bytes``).
+"""
+
+
+INODES_TIMES = 4
+"""So many times fewer inodes each further plan expects of an image; the apply stops at the target all the same."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,29 @@ class FreeTarget:
         for name in ("free_bytes", "free_inodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; give 0 or more")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which plan of a prune it is, from 1, and what came of the last one where it was not enough.
+
+    ``unfreed_bytes`` is what its removals were to free and did not. ``inodes_over`` says how many times fewer inodes
+    images may have than is estimated by their bytes.
+    """
+
+    number: int = 1
+    unfreed_bytes: int = 0
+    inodes_over: int = 1
+
+    def next(self, *, predicted: int, freed: int) -> Attempt:
+        """The one after it, by the bytes that its removals were to free, and those that the disk gave back.
+
+        Where not even half of them came, something else holds what the images held: then their number of inodes is not
+        what was wrong.
+        """
+        unfreed = max(0, predicted - freed)
+        over = 1 if 2 * unfreed > predicted else INODES_TIMES
+        return Attempt(self.number + 1, unfreed, self.inodes_over * over)
 
 
 def missing_to(target: FreeTarget, usage: DiskUsage) -> tuple[int, int]:

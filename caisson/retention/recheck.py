@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from caisson.engine import ImageID, short_id
-from caisson.retention.cache import own_bytes
+from caisson.retention.cache import own_bytes, shared_bytes
 from caisson.retention.containers import container_expiry, volume_expiry
 from caisson.retention.expiry import image_expiry, name_expiry
 from caisson.retention.facts import Facts
@@ -145,7 +145,7 @@ class Recheck:
 
     def _cache(self, item: PruneBuildCache) -> Verdict:
         reserved = self._facts.policy.build_cache.reserved_space
-        if item.keep_bytes < reserved:
+        if item.keep_bytes + shared_bytes(self._facts.snapshot.build_cache) < reserved:
             return Verdict("deny", "changed", f"reserved_space is {format_size(reserved)} now")
         if own_bytes(self._facts.snapshot.build_cache) <= item.keep_bytes:
             return Verdict("gone", item.rule, "the build cache is not larger than that any more")

@@ -10,11 +10,12 @@ class Room:
     """Free bytes and inodes as removals are planned.
 
     No engine tells how many inodes a layer has, so they are taken to be spread over the disk's bytes evenly; an apply
-    reads the true number after each removal.
+    reads the true number after each removal. ``inodes_over``: ``short`` is true until so many times as many are
+    reclaimable.
     """
 
-    def __init__(self, usage: DiskUsage, target: FreeTarget | None) -> None:
-        self._usage, self._target = usage, target
+    def __init__(self, usage: DiskUsage, target: FreeTarget | None, *, inodes_over: int = 1) -> None:
+        self._usage, self._target, self._inodes_over = usage, target, inodes_over
         self.reclaimable = 0
 
     def free(self, size: int) -> None:
@@ -44,12 +45,12 @@ class Room:
             return False
         if self.free_bytes < self._target.free_bytes:
             return True
-        inodes = self._usage.free_inodes + self.reclaimable_inodes
+        inodes = self._usage.free_inodes + self.reclaimable_inodes // self._inodes_over
         return bool(self._usage.total_inodes) and inodes < self._target.free_inodes
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes to the target; those that stand for missing inodes included."""
+        """Bytes to the target; those that stand for missing inodes included, as they are estimated at first."""
         if self._target is None:
             return 0
         missing = max(0, self._target.free_bytes - self.free_bytes)

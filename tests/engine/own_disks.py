@@ -20,7 +20,7 @@ from caisson.prune import apply_plan, make_plan
 from caisson.prune_report import PruneReport
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
-from caisson.retention.prune_plan import PrunePlan
+from caisson.retention.prune_plan import Attempt, PrunePlan
 from tests.conftest import find_engines
 from tests.image_archive import ArchiveImage, Layer, load_images
 from tests.own_engine import OwnEngine, own_engine
@@ -100,9 +100,9 @@ class Disk:
     def prune(self, policy: RetentionPolicy, limits: DiskLimits | None = None) -> PruneReport:
         view, plan = self.plan(policy, limits)
 
-        def replan(number: int) -> PrunePlan:
+        def replan(attempt: Attempt) -> PrunePlan:
             assert limits is not None
-            return make_plan(view, limits, force_pressure=True, number=number)
+            return make_plan(view, limits, force_pressure=True, attempt=attempt)
 
         return apply_plan(view, plan, trigger="a test", replan=replan)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +14,15 @@ from caisson.disk_limits import parse_limits
 from caisson.errors import EngineUnreachable
 from caisson.leases import Leases
 from caisson.ledger import Ledger
-from caisson.prune import apply_plan, make_plan
+from caisson.prune import Replan, apply_plan, make_plan
 from caisson.prune_files import plan_file, runs_to_keep, write_plan
 from caisson.prune_report import PruneReport, report_from_json, report_to_json
 from caisson.prune_report_events import report_events
 from caisson.prune_report_markdown import render_report, report_summary
 from caisson.prune_view import HostView, PruneHost
+from caisson.retention.plan import FIRST
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
-from caisson.retention.prune_plan import PrunePlan, RemoveImage
+from caisson.retention.prune_plan import Attempt, PrunePlan, RemoveImage
 from caisson.settings import load_settings
 from tasks import apply_prune as step
 from tasks.prune_run import PruneRun
@@ -73,10 +73,10 @@ class Inodes:
         usage = self.host.read_usage()
         return replace(usage, free_inodes=10_000 - sum(self.files[image] for image in self.host.images))
 
-    def plan(self, number: int = 1) -> PrunePlan:
-        return make_plan(self.view, self.limits, force_pressure=True, number=number)
+    def plan(self, attempt: Attempt = FIRST) -> PrunePlan:
+        return make_plan(self.view, self.limits, force_pressure=True, attempt=attempt)
 
-    def prune(self, replan: Callable[[int], PrunePlan] | None) -> PruneReport:
+    def prune(self, replan: Replan | None) -> PruneReport:
         return apply_plan(self.view, self.plan(), trigger="a test", replan=replan)
 
     @property
@@ -117,8 +117,8 @@ def test_where_nothing_is_left_to_go_it_ends_short(tmp_path: Path) -> None:
     host = Inodes(tmp_path, wanted=9000)
     plans: list[PrunePlan] = []
 
-    def plan(number: int) -> PrunePlan:
-        plans.append(host.plan(number))
+    def plan(attempt: Attempt) -> PrunePlan:
+        plans.append(host.plan(attempt))
         return plans[-1]
 
     report = host.prune(plan)
@@ -133,10 +133,10 @@ def test_there_is_an_end_to_planning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prune, "MOST_ROUNDS", 3)
     plans = 0
 
-    def first_only(number: int) -> PrunePlan:
+    def first_only(attempt: Attempt) -> PrunePlan:
         nonlocal plans
         plans += 1
-        plan = host.plan(number)
+        plan = host.plan(attempt)
         return replace(plan, items=plan.items[:1])
 
     report = apply_plan(host.view, replace(first := host.plan(), items=first.items[:1]), trigger="", replan=first_only)
@@ -157,7 +157,7 @@ def test_where_nothing_could_be_removed_it_is_not_planned_again(tmp_path: Path) 
 def test_a_read_that_fails_between_two_rounds_ends_it(tmp_path: Path) -> None:
     host = Inodes(tmp_path, wanted=9000)
 
-    def plan(number: int) -> PrunePlan:
+    def plan(_: Attempt) -> PrunePlan:
         raise EngineUnreachable("The engine does not answer.")
 
     report = host.prune(plan)
