@@ -11,6 +11,7 @@ from caisson.engine import EngineInfo
 from caisson.errors import DockerfileDenied, DockerfileInvalid
 from caisson.git import DEFAULT_PORTS, RepositoryURL, parse_repository_url
 from caisson.guard.audit import AuditSummary, Entry
+from caisson.guard.dockerfile_hosts import Resolver
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
@@ -65,8 +66,14 @@ def dockerfile_policy(settings: Settings, engine_version: str, owners: ImageOwne
         frontends=settings.dockerfile_frontends,
         follows_syntax=settings.socket == "raw",
         allowed_hosts=settings.dockerfile_allowed_hosts,
+        registries=(*settings.dockerfile_registries, *_own_registry(settings)),
+        unjudged_hosts=settings.dockerfile_unjudged_hosts,
         unresolved=settings.dockerfile_unresolved,
     )
+
+
+def _own_registry(settings: Settings) -> tuple[str, ...]:
+    return (settings.registry.removeprefix("http://"),) if settings.registry else ()
 
 
 def image_owners(own: RepositoryURL, tagged: Iterable[tuple[str, str]]) -> ImageOwners:
@@ -92,17 +99,19 @@ def build_inputs(spec: BuildSpec, builder: Builder, engine: EngineInfo) -> Build
     return BuildInputs(kind, spec.build_args, engine.platform)
 
 
-def require_allowed_dockerfile(content: bytes, policy: DockerfilePolicy, inputs: BuildInputs) -> None:
+def require_allowed_dockerfile(
+    content: bytes, policy: DockerfilePolicy, inputs: BuildInputs, resolve: Resolver
+) -> None:
     """Raise what is wrong with a Dockerfile, before any engine reads it.
 
     ``DockerfileInvalid`` for one that an engine would not take, or be brought down by (one without FROM makes
     BuildKit's frontend panic, and dockerd with it); ``DockerfileDenied`` for what the host does not allow, with the
-    setting that would.
+    setting that would. ``resolve`` gives the addresses of names.
     """
     if len(content) > LARGEST_DOCKERFILE:
         raise DockerfileInvalid(f"The Dockerfile is larger than {LARGEST_DOCKERFILE} bytes.")
     try:
-        findings = check_dockerfile(content, policy, inputs)
+        findings = check_dockerfile(content, policy, inputs, resolve)
     except DockerfileError as error:
         where = f", line {error.line}" if error.line else ""
         raise DockerfileInvalid(

@@ -62,6 +62,12 @@ def _registry(value: str) -> str:
     return value
 
 
+def _registries(value: tuple[str, ...]) -> tuple[str, ...]:
+    for text in value:
+        Repository(text, "team/app")
+    return value
+
+
 def _network(value: str) -> str:
     if value.lower() == "host" or value.lower().startswith("container:"):
         raise ValueError(
@@ -279,6 +285,15 @@ class Settings(BaseSettings):
     )
     dockerfile_allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts, `.domains`, addresses and networks that ADD may fetch from, even private ones"
+    )
+    dockerfile_registries: Annotated[tuple[str, ...], AfterValidator(_registries)] = Field(
+        (),
+        description="Registries inside the network that images may be read from, each `host[:port]`, besides "
+        "CAISSON_REGISTRY",
+    )
+    dockerfile_unjudged_hosts: bool = Field(
+        False,
+        description="Allow FROM and ADD from names that have no address on this host, such as behind a proxy",
     )
     dockerfile_unresolved: bool = Field(
         False, description="Allow FROM and ADD of what only the base image's own variables can tell"

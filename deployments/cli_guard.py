@@ -49,6 +49,7 @@ def guard(
     from caisson.errors import CaissonError
     from caisson.guard.audit import Audit, Entry
     from caisson.guard.dockerfile_check import dockerfile_check
+    from caisson.guard.dockerfile_names import Names
     from caisson.guard.engine_facts import ask_engine
     from caisson.guard.policy import GuardPolicy
     from caisson.guard.server import Guard
@@ -91,7 +92,7 @@ def guard(
         socket_path=socket.absolute(),
         gid=group,
         audit=log,
-        check_dockerfile=dockerfile_check(dockerfile_policy(settings, facts.version)),
+        check_dockerfile=dockerfile_check(dockerfile_policy(settings, facts.version), Names()),
         serve_anyone=not container,
         only_report=audit_only,
     )

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
+from caisson.guard.dockerfile_names import Names
 from caisson.guard_plan import dockerfile_policy, image_owners
 from caisson.plan import choose_builder, container_body
 from caisson.report import BuildReport
@@ -140,7 +141,9 @@ def run_steps(build: Build, call: StepCaller) -> None:
     )
     owners = image_owners(spec.repository_url, build.ledger.builds.tags_by_source())
     dockerfiles = dockerfile_policy(settings, record.engine.version, owners)
-    with hold_group(build) as group, hold_guard(build, dockerfiles) as socket:
+    # One for both: the guard must not wait for names while it serves.
+    names = Names()
+    with hold_group(build) as group, hold_guard(build, dockerfiles, names) as socket:
         body = container_body(
             spec,
             build.identity,
@@ -162,7 +165,7 @@ def run_steps(build: Build, call: StepCaller) -> None:
                     image = call(reuse_image, build, chosen, turn)
                     if image is None:
                         call(clone, build, builder, chosen)
-                        call(check_dockerfile, build, builder, dockerfiles)
+                        call(check_dockerfile, build, builder, dockerfiles, names)
                         image = call(build_image_step, build, builder)
                     call(tag_image, build, image)
             call(remove_builder, build, builder.id)

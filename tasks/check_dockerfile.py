@@ -6,6 +6,7 @@ from caisson.build import Build
 from caisson.builder import StartedBuilder
 from caisson.engine import Stream
 from caisson.errors import DockerfileInvalid, EngineFault
+from caisson.guard.dockerfile_hosts import Resolver
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard_plan import LARGEST_DOCKERFILE, build_inputs, require_allowed_dockerfile
 from caisson.images_read import images_read
@@ -15,7 +16,7 @@ from tasks.step import step
 
 
 @step("check_dockerfile")
-def check_dockerfile(build: Build, builder: StartedBuilder, policy: DockerfilePolicy) -> None:
+def check_dockerfile(build: Build, builder: StartedBuilder, policy: DockerfilePolicy, resolve: Resolver) -> None:
     """Refuse a Dockerfile that is none, or asks for too much; raises ``DockerfileInvalid``, ``DockerfileDenied``.
 
     Its images are held from here on.
@@ -25,7 +26,7 @@ def check_dockerfile(build: Build, builder: StartedBuilder, policy: DockerfilePo
     assert engine is not None
     content = _read(build, builder)
     inputs = build_inputs(build.spec, chosen.builder, engine)
-    require_allowed_dockerfile(content, policy, inputs)
+    require_allowed_dockerfile(content, policy, inputs, resolve)
     _hold(build, images_read(content, policy.dialect, inputs))
     build.log.line(f"{build.spec.dockerfile or 'Dockerfile'}: {len(content)} bytes, nothing in it that is not allowed")
 

@@ -1,9 +1,10 @@
 """What a Dockerfile may ask of the engine that builds it: ``check_dockerfile``, before the build. Pure.
 
 It closes what no filter on the Docker socket sees, since the engine does it by itself: it runs the image that
-``# syntax=`` names, fetches what ADD names, and reads any image that it has. It can't see: where a public URL
-redirects to, what a name means when the engine asks for it (DNS can answer twice), the submodules of a repository,
-and ONBUILD triggers in base images; those need rules on the host's own network and an allowlist of base images.
+``# syntax=`` names, fetches what ADD names, asks the registries that images name, and reads any image that it has. It
+can't see: where a public URL or registry sends the engine on to, what a name means when the engine asks for it (DNS
+can answer twice), the submodules of a repository, and ONBUILD triggers in base images; those need rules on the host's
+own network and an allowlist of base images.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from caisson.guard.dockerfile_hosts import (
 from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
 from caisson.guard.dockerfile_stages import AddSource, BuildInputs, ImageUse, resolve_stages
 from caisson.guard.verdict import Verdict
-from caisson.reference import Reference, Repository, parse_reference
+from caisson.reference import DEFAULT_REGISTRY, Reference, Repository, parse_reference
 
 # The engine looks for local images whose ID begins so, when there is no such repository.
 _IMAGE_ID = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]+", re.IGNORECASE)
@@ -48,7 +49,9 @@ class DockerfilePolicy:
     - ``follows_syntax``: whether ``# syntax=`` is followed, as on the engine's own socket. On a guarded one the
       engine's own reader is used all the same, unless the build argument ``BUILDKIT_SYNTAX`` names another.
     - ``allowed_hosts``: names, ``.domains``, addresses and networks that ADD may fetch from, even inside.
-    - ``unjudged_hosts``: whether ADD may fetch from a name that nothing but DNS could judge.
+    - ``registries``: ``host[:port]`` of those that images may be read from, even inside. An engine may ask a registry
+      also for an image that it has.
+    - ``unjudged_hosts``: whether to fetch from names that DNS was not asked for, or has no address for.
     - ``unresolved``: whether something may depend on what only the base image's environment can tell.
     """
 
@@ -61,7 +64,8 @@ class DockerfilePolicy:
     frontends: tuple[str, ...] = ()
     follows_syntax: bool = False
     allowed_hosts: tuple[str, ...] = ()
-    unjudged_hosts: bool = True
+    registries: tuple[str, ...] = ()
+    unjudged_hosts: bool = False
     unresolved: bool = False
     host_network: bool = False
     insecure: bool = False
@@ -74,6 +78,11 @@ class DockerfilePolicy:
                     parse_reference(entry)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+        for entry in self.registries:
+            try:
+                Repository(entry, "team/app")
+            except ValueError as error:
+                raise ValueError(f"registries: {error}") from None
         for entry in self.frontends:
             reference = parse_reference(entry)
             if reference.tag is None and reference.digest is None:
@@ -121,7 +130,7 @@ def check_dockerfile(
 ) -> tuple[Finding, ...]:
     """All that is denied in a Dockerfile, in the order of its lines; nothing if the build may begin.
 
-    ``resolve`` gives the addresses of a name; without it, no DNS is asked. Raises ``DockerfileError`` (a ``Denied``)
+    ``resolve`` gives the addresses of a name; without it, DNS is not asked. Raises ``DockerfileError`` (a ``Denied``)
     for a file that builders would refuse or disagree on.
 
     >>> policy = DockerfilePolicy(Dialect.HEREDOCS, "caisson.local")
@@ -138,7 +147,7 @@ def check_dockerfile(
     fetches = Fetches.HTTP if inputs.builder == "classic" else _FETCHES[dialect]
     for stage in resolve_stages(file, inputs):
         for image in stage.images:
-            findings += _image_findings(image, policy)
+            findings += _image_findings(image, policy, resolve)
         for add in stage.sources:
             findings += _source_findings(add, fetches, policy, resolve)
         for run in stage.runs:
@@ -185,7 +194,7 @@ def _frontend_findings(frontends: list[FrontendUse], policy: DockerfilePolicy) -
             yield Finding("frontend-image", used.line, reason, "frontends")
 
 
-def _image_findings(image: ImageUse, policy: DockerfilePolicy) -> Iterator[Finding]:
+def _image_findings(image: ImageUse, policy: DockerfilePolicy, resolve: Resolver | None) -> Iterator[Finding]:
     text, shown = image.name.text, f"{image.by} {_shown(str(image.name))}"
     if text is None:
         if not policy.unresolved:
@@ -203,11 +212,28 @@ def _image_findings(image: ImageUse, policy: DockerfilePolicy) -> Iterator[Findi
     if split_registry(reference.repository.registry)[0] == split_registry(policy.reserved_registry)[0]:
         reason = f"{shown} is in the registry of images that are Caisson's own"
         yield Finding("image-reserved", image.line, reason, "shared_repositories")
-    elif policy.is_foreign(reference):
+        return
+    if policy.is_foreign(reference):
         reason = f"{shown} was built here for another repository"
         yield Finding("image-foreign", image.line, reason, "shared_repositories")
     elif policy.base_images is not None and not _listed(reference, policy.base_images):
         yield Finding("image-not-listed", image.line, f"{shown} is not among the base images", "base_images")
+    yield from _registry_findings(reference.repository.registry, image.line, shown, policy, resolve)
+
+
+def _registry_findings(
+    registry: str, line: int, shown: str, policy: DockerfilePolicy, resolve: Resolver | None
+) -> Iterator[Finding]:
+    """An engine that has not the image, or looks whether there is a newer one, connects to where its name says."""
+    if registry == DEFAULT_REGISTRY or registry_spelling(registry) in map(registry_spelling, policy.registries):
+        return
+    judgement = judge(split_registry(registry)[0], resolve)
+    if judgement in ("private", "unreadable"):
+        reason = f"{shown} would be asked for by the engine inside its own network"
+        yield Finding("image-private-registry", line, reason, "registries")
+    elif judgement == "unjudged" and not policy.unjudged_hosts:
+        reason = f"{shown} is in a registry whose name has no address here"
+        yield Finding("image-unjudged-registry", line, reason, "registries")
 
 
 def _source_findings(
@@ -233,7 +259,7 @@ def _source_findings(
         reason = f"{shown} would be fetched by the engine from inside its own network"
         yield Finding("add-private-host", source.line, reason, "allowed_hosts")
     elif judgement == "unjudged" and not policy.unjudged_hosts:
-        reason = f"{shown} would be fetched by the engine, and where it leads is not known"
+        reason = f"{shown} would be fetched by the engine from a name that has no address here"
         yield Finding("add-unjudged-host", source.line, reason, "allowed_hosts")
 
 

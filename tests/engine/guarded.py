@@ -11,6 +11,7 @@ from pathlib import Path
 from caisson.guard.audit import Audit, Entry
 from caisson.guard.dockerfile_check import dockerfile_check
 from caisson.guard.dockerfile_lines import Dialect
+from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard.engine_facts import ask_engine
 from caisson.guard.policy import GuardPolicy
@@ -45,7 +46,12 @@ class Guarded:
 
 @contextlib.contextmanager
 def guarded(
-    directory: Path, engine: Path, policy: GuardPolicy, *, dockerfiles: DockerfilePolicy | None = None
+    directory: Path,
+    engine: Path,
+    policy: GuardPolicy,
+    *,
+    dockerfiles: DockerfilePolicy | None = None,
+    names: Names | None = None,
 ) -> Iterator[Guarded]:
     """The guard as long as the block lasts."""
     facts, _ = ask_engine(engine)
@@ -56,7 +62,7 @@ def guarded(
         engine_socket=engine,
         socket_path=found.socket,
         audit=Audit(echo=found.entries.append),
-        check_dockerfile=dockerfile_check(rules),
+        check_dockerfile=dockerfile_check(rules, names or Names()),
         serve_anyone=True,
     )
     with guard:

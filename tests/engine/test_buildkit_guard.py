@@ -9,11 +9,13 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from caisson.guard.dockerfile_names import Names
 from caisson.guard.http2 import PREFACE, window_update, write_settings
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.session_mediator import DIFF_COPY
@@ -21,6 +23,7 @@ from caisson.reference import parse_reference
 from caisson.spec import RESERVED_REGISTRY
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
 from tests.conftest import EngineHost
+from tests.engine.attacks.lab import Server
 from tests.engine.guarded import Guarded, guarded, upgrade, upgraded
 
 IMAGE = "caisson.invalid/build:guard-test"
@@ -116,6 +119,46 @@ def test_a_dockerfile_is_judged_as_it_is_sent(
         assert f"Dockerfile, line 1: FROM '{RESERVED_REGISTRY}/builds/other:1' is in the registry" in refused.stderr
         assert "load metadata" not in refused.stderr
     assert (DIFF_COPY, "image-reserved") in [(path, verdict.rule) for path, verdict in guard.denials()]
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM {}/x\n",
+        "FROM {}/team/app@sha256:" + "a" * 64,
+        "FROM scratch\nCOPY --from={}/team/app:1 / /\n",
+        "FROM debian:trixie-slim\nRUN --mount=type=bind,from={}/x,target=/x true\n",
+    ],
+)
+def test_no_registry_inside_is_asked_for_an_image(
+    engine_host: EngineHost, guard: Guarded, buildx: tuple[Path, ...], context: Path, dockerfile: str
+) -> None:
+    with closing(Server(engine_host.gateway)) as server:
+        (context / "Dockerfile").write_text(dockerfile.format(server.address))
+        for program in buildx:
+            refused = build(program, guard, context)
+            assert refused.returncode == 1
+            assert "inside its own network" in refused.stderr
+        assert server.hits == 0
+        # Without the guard it is.
+        assert build(buildx[0], Guarded(engine_host.socket), context).returncode == 1
+        assert server.hits > 0
+    assert (DIFF_COPY, "image-private-registry") in [(path, verdict.rule) for path, verdict in guard.denials()]
+
+
+def test_what_a_name_means_is_asked_before_the_engine_asks_it(
+    engine_host: EngineHost, buildx: tuple[Path, ...], context: Path, tmp_path: Path
+) -> None:
+    names = Names(ask=lambda name: ("127.0.0.1",) if name == "inside.example" else ())
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nADD http://inside.example/ /x\nCOPY --from=inside.example:5000/x / /\n"
+    )
+    directory = tmp_path / "second"
+    directory.mkdir()
+    with guarded(directory, engine_host.socket, POLICY, names=names) as guard:
+        refused = build(buildx[0], guard, context)
+    assert "line 2: ADD 'http://inside.example/' would be fetched by the engine from inside" in refused.stderr
+    assert "line 3: COPY --from 'inside.example:5000/x' would be asked for by the engine inside" in refused.stderr
 
 
 def test_a_dockerfile_is_judged_with_the_builds_arguments(

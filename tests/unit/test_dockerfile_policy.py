@@ -14,7 +14,7 @@ from caisson.guard.dockerfile_words import DockerfileError
 from caisson.reference import parse_repository
 from caisson.spec import RESERVED_REGISTRY
 
-POLICY = DockerfilePolicy(Dialect.HEREDOCS, RESERVED_REGISTRY)
+POLICY = DockerfilePolicy(Dialect.HEREDOCS, RESERVED_REGISTRY, unjudged_hosts=True)
 BUILDKIT, CLASSIC = BuildInputs("buildkit", platform="linux/amd64"), BuildInputs("classic", platform="linux/amd64")
 
 
@@ -170,6 +170,62 @@ def test_shared_repositories_may_be_read() -> None:
     shared = frozenset({parse_repository("team/other"), parse_repository("caisson.local/base")})
     policy = replace(POLICY, foreign_repositories=shared, shared_repositories=shared, base_images=())
     assert rules("FROM team/other:1\nFROM caisson.local/base:2", policy) == []
+
+
+@pytest.mark.parametrize(
+    ("registry", "spellings"),
+    [
+        ("127.0.0.1:5000", ("127.0.0.1:5000", "127.1:5000", "0x7f000001:5000", "2130706433:5000")),
+        ("169.254.169.254", ("169.254.169.254", "169.254.169.254:443", "169.254.43518")),
+        ("[::1]:5000", ("[::1]:5000", "[0:0::1]:5000")),
+        ("[::ffff:a00:1]", ("[::ffff:a00:1]", "[::ffff:a00:1]:443")),
+        ("localhost:8080", ("localhost:8080", "LOCALHOST:8080")),
+        ("localhost", ("localhost", "localhost:443")),
+        ("registry:5000", ("registry:5000", "Registry:5000")),
+        ("registry.corp", ("registry.corp", "REGISTRY.corp:443")),
+        ("host.docker.internal:80", ("host.docker.internal:80",)),
+    ],
+)
+def test_a_registry_inside_is_asked_by_nothing_that_does_not_list_it(registry: str, spellings: tuple[str, ...]) -> None:
+    allowing, another = (replace(POLICY, registries=(each,)) for each in (registry, "10.9.8.7:5000"))
+    for name in (*spellings, f"{spellings[0]}/deep"):
+        for image in (f"{name}/x", f"{name}/a/b:c", f"{name}/x@sha256:{'a' * 64}"):
+            for text in (
+                f"FROM {image}",
+                f"ARG A={image}\nFROM $A",
+                f"FROM scratch\nCOPY --from={image} a /",
+                f"FROM scratch\nRUN --mount=type=bind,from={image} true",
+                f"FROM scratch\nONBUILD RUN --mount=type=bind,from={image} true",
+            ):
+                for inputs in (BUILDKIT, CLASSIC):
+                    [finding] = check(text, another, inputs)
+                    assert (finding.rule, finding.setting) == ("image-private-registry", "registries")
+                    assert rules(text, allowing, inputs) == []
+
+
+def test_a_listed_registry_is_listed_with_its_port() -> None:
+    policy = replace(POLICY, registries=("10.0.0.1:5000", "registry.corp"))
+    for image in ("10.0.0.1/x", "10.0.0.1:5001/x", "registry.corp:80/x", "other.corp/x", "10.0.0.1:50000/x"):
+        assert rules(f"FROM {image}", policy) == ["image-private-registry"]
+
+
+def test_a_registry_that_programs_read_differently_is_none() -> None:
+    assert rules("FROM 1.2.3.256:5000/x") == ["image-private-registry"]
+
+
+@pytest.mark.parametrize("entry", ["http://registry.corp", "registry.corp/team", "registry", ""])
+def test_what_is_no_registry_is_no_setting(entry: str) -> None:
+    with pytest.raises(ValueError, match="registries: "):
+        replace(POLICY, registries=(entry,))
+
+
+def test_what_is_inside_and_of_others_is_both() -> None:
+    """Else the setting for the one would show the other only in the next build."""
+    foreign = frozenset({parse_repository("10.0.0.1:5000/a")})
+    policy = replace(POLICY, foreign_repositories=foreign, base_images=("b",))
+    assert rules("FROM 10.0.0.1:5000/a", policy) == ["image-foreign", "image-private-registry"]
+    assert rules("FROM 10.0.0.1:5000/b", policy) == ["image-not-listed", "image-private-registry"]
+    assert rules("FROM 10.0.0.1:5000/a", replace(policy, shared_repositories=foreign)) == []
 
 
 @pytest.mark.parametrize(
@@ -335,6 +391,32 @@ def test_names_that_only_dns_can_judge(answers: list[str], found: list[str]) -> 
     assert rules(text, replace(strict, allowed_hosts=("example.com",))) == []
     findings = check_dockerfile(text, strict, BUILDKIT, resolve=lambda _: answers)
     assert [finding.rule for finding in findings] == found
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        (["93.184.216.34", "10.0.0.1"], ["image-private-registry"]),
+        (["93.184.216.34"], []),
+        ([], ["image-unjudged-registry"]),
+        (["x"], ["image-private-registry"]),
+    ],
+)
+def test_registries_that_only_dns_can_judge(answers: list[str], found: list[str]) -> None:
+    strict = replace(POLICY, unjudged_hosts=False)
+    asked = []
+
+    def resolve(name: str) -> list[str]:
+        asked.append(name)
+        return answers
+
+    for text in ("FROM registry.example:5000/x", "FROM debian\nCOPY --from=registry.example:5000/x a /"):
+        assert rules(text) == []
+        assert rules(text, strict) == ["image-unjudged-registry"]
+        assert rules(text, replace(strict, registries=("registry.example:5000",))) == []
+        assert [finding.rule for finding in check_dockerfile(text, strict, BUILDKIT, resolve)] == found
+    # Nobody is asked for the usual one.
+    assert set(asked) == {"registry.example"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import UTC, datetime
 
 import pytest
@@ -33,12 +34,15 @@ ENGINE = EngineInfo(
 )
 IDENTITY = BuildIdentity("0123456789ab", "", "", "here", datetime(2030, 1, 1, tzinfo=UTC))
 SETTINGS = load_settings(_env_file=None)
+ADDRESSES: defaultdict[str, tuple[str, ...]] = defaultdict(
+    tuple, {"inside.example": ("10.0.0.1",), "public.example": ("1.1.1.1",)}
+)
 
 
 def check(text: bytes, **settings: object) -> None:
     spec = make_spec(parse_request({"repository_url": "https://h.example/a.git", "image": "a"}), SETTINGS)
     policy = dockerfile_policy(load_settings(_env_file=None, **settings), ENGINE.version)
-    require_allowed_dockerfile(text, policy, build_inputs(spec, Builder.BUILDKIT, ENGINE))
+    require_allowed_dockerfile(text, policy, build_inputs(spec, Builder.BUILDKIT, ENGINE), ADDRESSES.__getitem__)
 
 
 def test_the_guard_knows_what_the_build_may_have() -> None:
@@ -77,6 +81,11 @@ def test_what_an_engine_would_not_take_is_invalid(text: bytes) -> None:
         (b"FROM x\nADD http://10.0.0.1/x /x\n", "dockerfile_allowed_hosts", ("10.0.0.0/8",)),
         (b"FROM caisson.local/build:1\n", "dockerfile_shared_repositories", ("caisson.local/build",)),
         (b"FROM x\nADD $WHAT /x\n", "dockerfile_unresolved", True),
+        (b"FROM x\nADD http://inside.example /x\n", "dockerfile_allowed_hosts", ("inside.example",)),
+        (b"FROM x\nADD http://unknown.example /x\n", "dockerfile_allowed_hosts", ("unknown.example",)),
+        (b"FROM 10.0.0.1:5000/x\n", "dockerfile_registries", ("10.0.0.1:5000",)),
+        (b"FROM inside.example/x\n", "dockerfile_registries", ("inside.example",)),
+        (b"FROM unknown.example/x\n", "dockerfile_registries", ("unknown.example",)),
     ],
 )
 def test_a_denial_names_the_setting_that_allows_it(text: bytes, setting: str, value: object) -> None:
@@ -84,6 +93,24 @@ def test_a_denial_names_the_setting_that_allows_it(text: bytes, setting: str, va
         check(text)
     assert f"CAISSON_{setting.upper()}" in caught.value.hint
     check(text, **{setting: value})
+
+
+def test_what_has_a_public_address_is_allowed() -> None:
+    check(b"FROM public.example/x\nADD http://public.example/x /x\n")
+
+
+def test_the_registry_that_pushes_go_to_may_be_read_from() -> None:
+    for registry in ("10.0.0.1:5000", "http://10.0.0.1:5000"):
+        check(b"FROM 10.0.0.1:5000/x\n", registry=registry)
+    with pytest.raises(DockerfileDenied, match="image-private-registry"):
+        check(b"FROM 10.0.0.1:5000/x\n", registry="10.0.0.1:5001")
+
+
+def test_names_that_only_a_proxy_knows_are_a_setting() -> None:
+    text = b"FROM unknown.example/x\nADD http://unknown.example/x /x\n"
+    check(text, dockerfile_unjudged_hosts=True)
+    with pytest.raises(DockerfileDenied, match="image-private-registry"):
+        check(b"FROM inside.example/x\n", dockerfile_unjudged_hosts=True)
 
 
 def test_only_listed_base_images_where_there_is_a_list() -> None:

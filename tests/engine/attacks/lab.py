@@ -21,6 +21,7 @@ from urllib.parse import quote
 from caisson.guard.audit import Audit, Entry
 from caisson.guard.dockerfile_check import dockerfile_check
 from caisson.guard.dockerfile_lines import Dialect
+from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard.engine_facts import ask_engine
 from caisson.guard.policy import GuardLimits, GuardPolicy
@@ -350,7 +351,8 @@ def open_lab(host: EngineHost, directory: Path) -> Iterator[Lab]:
                 Dialect.of_engine(facts.version),
                 RESERVED,
                 foreign_repositories=frozenset({parse_reference(f"caisson-attack/{name}-image").repository}),
-            )
+            ),
+            Names(),
         ),
         serve_anyone=True,
     )
