@@ -100,6 +100,7 @@ def inspected_image(raw: Answer) -> ImageInfo:
         user=str(config.get("User", "")),
         parent=ImageID(raw["Parent"]) if raw.get("Parent") else None,
         last_tag_time=read_time(str((raw.get("Metadata") or {}).get("LastTagTime", ""))),
+        triggers=tuple(config.get("OnBuild") or ()),
     )
 
 

@@ -65,8 +65,8 @@ class ImageInfo:
     """One image (``GET /images/{name}/json``); ``size`` in bytes, layers shared with others included.
 
     ``layers`` are diff IDs, the base's first. ``parent`` is the image that the classic builder made it from.
-    ``last_tag_time`` is None where the engine has none (its zero, ``0001-01-01``). A listing has no layers and no such
-    time.
+    ``last_tag_time`` is None where the engine has none (its zero, ``0001-01-01``). ``triggers`` are what its Dockerfile
+    had after ONBUILD. A listing has no layers, no such time and no triggers.
     """
 
     id: ImageID
@@ -79,6 +79,7 @@ class ImageInfo:
     user: str = ""
     parent: ImageID | None = None
     last_tag_time: datetime | None = None
+    triggers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

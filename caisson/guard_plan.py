@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from caisson.git import DEFAULT_PORTS, RepositoryURL, parse_repository_url
 from caisson.guard.audit import AuditSummary, Entry
 from caisson.guard.dockerfile_hosts import Resolver
 from caisson.guard.dockerfile_lines import Dialect
-from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile
+from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile, check_trigger
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
 from caisson.guard.dockerfile_words import DockerfileError
 from caisson.guard.policy import GuardPolicy
@@ -117,12 +117,32 @@ def require_allowed_dockerfile(
         raise DockerfileInvalid(
             f"The Dockerfile is invalid{where}: {error.reason.rstrip('.')}.", details={"line": error.line}
         ) from None
-    if not findings:
-        return
+    if findings:
+        first = findings[0]
+        where = f", line {first.line}" if first.line else ""
+        raise _denial_of("The Dockerfile", findings, where)
+
+
+def require_allowed_triggers(
+    image: str, triggers: Iterable[str], policy: DockerfilePolicy, inputs: BuildInputs, resolve: Resolver
+) -> None:
+    """Raise ``DockerfileDenied`` for a base image whose ONBUILD triggers ask for what the Dockerfile itself may not."""
+    for trigger in triggers:
+        what = f"The ONBUILD trigger {trigger[:80]!r} of the base image {image}"
+        try:
+            findings = check_trigger(trigger, policy, inputs, resolve)
+        except DockerfileError as error:
+            raise DockerfileDenied(
+                f"{what} can't be judged: {error.reason.rstrip('.')}.", hint="Begin with another image."
+            ) from None
+        if findings:
+            raise _denial_of(what, findings)
+
+
+def _denial_of(what: str, findings: Sequence[Finding], where: str = "") -> DockerfileDenied:
     first, more = findings[0], f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
-    where = f", line {first.line}" if first.line else ""
-    raise DockerfileDenied(
-        f"The Dockerfile is denied by the rule {first.rule!r}{where}: {first.reason.rstrip('.')}{more}.",
+    return DockerfileDenied(
+        f"{what} is denied by the rule {first.rule!r}{where}: {first.reason.rstrip('.')}{more}.",
         hint=_way_out(first),
         details={"findings": [_finding(finding) for finding in findings]},
     )

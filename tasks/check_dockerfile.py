@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from caisson.build import Build
 from caisson.builder import StartedBuilder
-from caisson.engine import Stream
+from caisson.engine import ImageInfo, Stream
 from caisson.errors import DockerfileInvalid, EngineFault
 from caisson.guard.dockerfile_hosts import Resolver
 from caisson.guard.dockerfile_policy import DockerfilePolicy
-from caisson.guard_plan import LARGEST_DOCKERFILE, build_inputs, require_allowed_dockerfile
+from caisson.guard_plan import LARGEST_DOCKERFILE, build_inputs, require_allowed_dockerfile, require_allowed_triggers
 from caisson.images_read import images_read
 from caisson.leases import EVERYTHING
 from caisson.plan import dockerfile_path
@@ -27,18 +27,21 @@ def check_dockerfile(build: Build, builder: StartedBuilder, policy: DockerfilePo
     content = _read(build, builder)
     inputs = build_inputs(build.spec, chosen.builder, engine)
     require_allowed_dockerfile(content, policy, inputs, resolve)
-    _hold(build, images_read(content, policy.dialect, inputs))
+    for name, image in _hold(build, images_read(content, policy.dialect, inputs)).items():
+        require_allowed_triggers(name, image.triggers, policy, inputs, resolve)
     build.log.line(f"{build.spec.dockerfile or 'Dockerfile'}: {len(content)} bytes, nothing in it that is not allowed")
 
 
-def _hold(build: Build, images: frozenset[str] | None) -> None:
+def _hold(build: Build, images: frozenset[str] | None) -> dict[str, ImageInfo]:
+    """Hold them, or everything where they can't be told; returns those that are on the engine by now."""
     if images is None:
         build.hold(EVERYTHING)
-        return
+        return {}
     build.hold(*images)
+    found = {name: image for name in sorted(images) if (image := build.engine.inspect_image(name)) is not None}
     # Also by ID: another build may move the name meanwhile.
-    found = [build.engine.inspect_image(name) for name in sorted(images)]
-    build.hold(*(image.id for image in found if image is not None))
+    build.hold(*(image.id for image in found.values()))
+    return found
 
 
 def _read(build: Build, builder: StartedBuilder) -> bytes:

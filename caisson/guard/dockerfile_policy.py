@@ -3,8 +3,8 @@
 It closes what no filter on the Docker socket sees, since the engine does it by itself: it runs the image that
 ``# syntax=`` names, fetches what ADD names, asks the registries that images name, and reads any image that it has. It
 can't see: where a public URL or registry sends the engine on to, what a name means when the engine asks for it (DNS
-can answer twice), the submodules of a repository, and ONBUILD triggers in base images; those need rules on the host's
-own network and an allowlist of base images.
+can answer twice), the submodules of a repository, and ONBUILD triggers of base images that the engine has not yet;
+those need rules on the host's own network and an allowlist of base images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from caisson.guard.dockerfile_hosts import (
     target_of,
 )
 from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
-from caisson.guard.dockerfile_stages import AddSource, BuildInputs, ImageUse, resolve_stages
+from caisson.guard.dockerfile_stages import SCRATCH, AddSource, BuildInputs, ImageUse, resolve_stages
 from caisson.guard.verdict import Verdict
 from caisson.reference import DEFAULT_REGISTRY, Reference, Repository, parse_reference
 
@@ -153,6 +153,21 @@ def check_dockerfile(
         for run in stage.runs:
             findings += _run_findings(run, policy)
     return tuple(sorted(findings, key=lambda finding: finding.line))
+
+
+def check_trigger(
+    trigger: str, policy: DockerfilePolicy, inputs: BuildInputs, resolve: Resolver | None = None
+) -> tuple[Finding, ...]:
+    """What is denied in what an image has after ONBUILD, which a build that begins with it runs first.
+
+    Raises ``DockerfileError`` for what is not one instruction.
+
+    >>> policy = DockerfilePolicy(Dialect.HEREDOCS, "caisson.local")
+    >>> [finding.rule for finding in check_trigger("ADD http://10.0.0.1/ /x", policy, BuildInputs("classic"))]
+    ['add-private-host']
+    """
+    # A line of its own for each: one that ends with a backslash must not take the next for its own.
+    return check_dockerfile(f"FROM {SCRATCH}\nONBUILD {trigger}\n", policy, inputs, resolve)
 
 
 _FETCHES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks.hold_guard
-from caisson.errors import DockerfileDenied, GuardDenied, SettingsInvalid
+from caisson.errors import CaissonError, DockerfileDenied, GuardDenied, SettingsInvalid
 from caisson.reference import parse_reference
 from caisson.report import BuildReport
 from tests.engine.conftest import Builds
@@ -86,6 +86,20 @@ def test_images_of_other_repositories_are_theirs(builds: Builds, builder: str) -
     assert shared(ours, builder=builder).outcome == "built"
     theirs.commit({"Dockerfile": "FROM caisson-test/theirs:main\nRUN echo more > /more\n"})
     assert builds(theirs, image="caisson-test/theirs", builder=builder).outcome == "built"
+
+
+def test_what_a_base_image_on_the_engine_would_have_fetched_is_denied(builds: Builds, builder: str) -> None:
+    theirs = builds.repository(f"{BASE}ONBUILD ADD http://127.0.0.1:1/x /x\n", name="base")
+    lax = builds.with_settings(dockerfile_allowed_hosts=("127.0.0.1",))
+    lax(theirs, image="caisson-test/base", builder=builder)
+    theirs.commit({"Dockerfile": "FROM caisson-test/base:main\n"})
+    with pytest.raises(DockerfileDenied, match=r"ONBUILD trigger 'ADD http://127\.0\.0\.1:1/x /x' of the base image"):
+        builds(theirs, image="caisson-test/base", builder=builder)
+    # Where it is allowed, the engine does it.
+    with pytest.raises(CaissonError) as failed:
+        lax(theirs, image="caisson-test/base", builder=builder)
+    assert not isinstance(failed.value, DockerfileDenied)
+    assert "refused" in str(failed.value.details)
 
 
 def test_another_reader_of_the_dockerfile_is_denied_where_it_would_be_used(builds: Builds, builder: str) -> None:

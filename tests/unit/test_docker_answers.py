@@ -57,6 +57,8 @@ def test_what_a_row_leaves_out_is_empty() -> None:
     image = answers.listed_image({"Id": "sha256:1", "RepoTags": ["<none>:<none>"], "Labels": None, "ParentId": ""})
     assert image == ImageInfo(ImageID("sha256:1"), (), (), {}, 0, (), "")
     assert answers.inspected_image({"Id": "sha256:1"}).layers == ()
+    assert answers.inspected_image({"Id": "sha256:1", "Config": {"OnBuild": None}}).triggers == ()
+    assert answers.inspected_image({"Id": "sha256:1", "Config": {"OnBuild": ["RUN a"]}}).triggers == ("RUN a",)
     assert answers.event({"time": 5}) == EngineEvent(5_000_000_000, "", "", "")
 
 

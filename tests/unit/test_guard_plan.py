@@ -23,6 +23,7 @@ from caisson.guard_plan import (
     guard_report,
     image_owners,
     require_allowed_dockerfile,
+    require_allowed_triggers,
 )
 from caisson.plan import BuildIdentity
 from caisson.request import Builder
@@ -169,3 +170,32 @@ def test_what_clients_only_try_out_is_no_reason_for_a_failure() -> None:
         ("deny", "buildkit-declined"): 1,
         ("deny", "build-name"): 1,
     }
+
+
+def check_base(*triggers: str, **settings: object) -> None:
+    policy = dockerfile_policy(load_settings(_env_file=None, **settings), ENGINE.version)
+    require_allowed_triggers("base:1", triggers, policy, BuildInputs("classic"), ADDRESSES.__getitem__)
+
+
+def test_what_a_base_image_has_a_build_do_may_ask_for_no_more_than_a_dockerfile() -> None:
+    check_base("ARG NODE_ENV", "ENV NODE_ENV $NODE_ENV", "COPY package.json /app/", "RUN make && make install")
+    with pytest.raises(
+        DockerfileDenied, match=r"ONBUILD trigger 'ADD http://inside.*of the base image base:1"
+    ) as caught:
+        check_base("RUN make", "ADD http://inside.example/x /x")
+    assert "CAISSON_DOCKERFILE_ALLOWED_HOSTS" in caught.value.hint
+    check_base("ADD http://inside.example/x /x", dockerfile_allowed_hosts=("inside.example",))
+
+
+def test_each_trigger_is_judged_alone() -> None:
+    """As the engine reads it: together, the first would make the second its own argument."""
+    with pytest.raises(DockerfileDenied, match="add-private-host"):
+        check_base("RUN true \\", "ADD http://10.0.0.1/x /x")
+
+
+@pytest.mark.parametrize(
+    "trigger", ["", "# escape=`", "FROM x", "RUN a\nRUN b\nFROM", "\nADD http://10.0.0.1/ /x", "ONBUILD RUN x", "x y"]
+)
+def test_a_trigger_that_is_no_instruction_is_denied(trigger: str) -> None:
+    with pytest.raises(DockerfileDenied, match="can't be judged"):
+        check_base(trigger)
