@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +26,7 @@ from deployments.cli_view import BuildView, StepState
 from deployments.host_states import waiting_reason
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
-from deployments.queue import Enqueued, enqueue
+from deployments.queue import Enqueued, enqueue, withdraw
 from deployments.queue_places import places
 from deployments.trigger import (
     FlowRunId,
@@ -54,7 +55,11 @@ _KINDS = {
 
 def start(api: PrefectApi, request: BuildRequest, host: str, *, priority: Priority = Priority.NORMAL) -> Enqueued:
     """Ask for the build; an equal one that waits is joined. Raises ``ServiceUnreachable``, ``RequestInvalid``."""
-    return enqueue(api, request.model_dump(mode="json"), deployment=f"{BUILD_FLOW}/{host}", priority=priority)
+    asker = f"cli/{uuid.uuid4().hex}"
+    asked = enqueue(
+        api, request.model_dump(mode="json"), deployment=f"{BUILD_FLOW}/{host}", priority=priority, asker=asker
+    )
+    return replace(asked, asker=asker)
 
 
 def run_url(api: PrefectApi, run: str) -> str:
@@ -65,7 +70,7 @@ def run_url(api: PrefectApi, run: str) -> str:
 def watch(api: PrefectApi, asked: Enqueued, settings: Settings, view: BuildView) -> Ended:
     """Show the run until it has ended. A signal cancels it and waits for its end; a second one waits no more.
 
-    A run that others had asked for is theirs: a signal ends the showing alone.
+    A run that others have asked for as well goes on for them: a signal ends the showing alone.
     """
     run = asked.flow_run_id
     view.say(f"Run {run}: {run_url(api, run)}")
@@ -76,7 +81,7 @@ def watch(api: PrefectApi, asked: Enqueued, settings: Settings, view: BuildView)
             try:
                 state = _show(api, run, settings, view)
             except KeyboardInterrupt:
-                if asked.joined:
+                if not withdraw(api, run, asker=asked.asker):
                     return _left_alone(api, run)
                 view.say("Cancelling: waiting until the builder is gone (Ctrl-C again: not waiting).")
                 state = cancel(api, run)
@@ -95,7 +100,7 @@ def watch(api: PrefectApi, asked: Enqueued, settings: Settings, view: BuildView)
 
 def _left_alone(api: PrefectApi, run: FlowRunId) -> Ended:
     failure = BuildCancelled(
-        f"Run {run} goes on: it had been asked for before this command.",
+        f"Run {run} goes on: others have asked for it, too.",
         hint=f"It can be cancelled in Prefect's UI; see `caisson logs {run} --follow`.",
     )
     return Ended(failure=failure.to_dict(), run=run, url=run_url(api, run))

@@ -1,7 +1,8 @@
 """How builds get into the queue, which is Prefect's scheduled flow runs: nothing of a build is kept elsewhere.
 
 - A request that equals one that waits joins it. One that names its whole commit joins also one that runs.
-- Of pushes to one branch the newest is built: an older one that waits is cancelled, and told by which.
+- Of pushes to one branch the newest is built: an older one that waits is cancelled, and told by which, unless somebody
+  else asked for it, too. Which is newer is decided by when they were asked for, not by when they came into the queue.
 
 What this needs to know of a run is in its tags.
 """
@@ -11,26 +12,38 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from caisson.asking import (
+    ASKED_AT_LABEL,
+    ASKER_TAG,
+    WAITS,
+    PushedRun,
+    asked_at,
+    askers,
+    mark_of,
+    may_join,
+    superseded,
+    with_asker,
+    without_asker,
+)
 from caisson.git import is_full_sha
 from caisson.queueing import PRIORITY_TAG, SHIFT, Priority, Supersede, priority_of
 from caisson.request import BuildRequest
 from caisson.spec import parse_request
 from deployments.prefect_api import PrefectApi
 from deployments.queued import one_spelling
-from deployments.trigger import PAGE, FlowRunId, create_run, deployment_id_of
+from deployments.trigger import PAGE, FlowRunId, create_run, deployment_id_of, request_cancel
 
 REQUEST_TAG = "caisson:request="
 BRANCH_TAG = "caisson:branch="
 KEY_TAG = "caisson:key="
 ASKED_LABEL = "caisson.asked"
 _ENDED_LATELY = timedelta(hours=2)
-_WAITS = ("SCHEDULED",)
-_GOES_ON = ("SCHEDULED", "PENDING", "RUNNING")
+_GOES_ON = (WAITS, "PENDING", "RUNNING")
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,14 @@ class Enqueued:
     """The run of a build that was asked for.
 
     ``created``: it is a new one. ``joined``: it is that of an equal request; neither: the same key asked before.
-    ``superseded`` are the older runs that it has made needless.
+    ``superseded`` are the older runs that it has made needless. ``asker`` is for who may withdraw.
     """
 
     flow_run_id: FlowRunId
     created: bool
     joined: bool = False
     superseded: tuple[FlowRunId, ...] = ()
+    asker: str = ""
 
 
 def enqueue(
@@ -56,34 +70,66 @@ def enqueue(
     priority: Priority = Priority.NORMAL,
     supersede: bool = False,
     superseding: Supersede = "queued",
+    asker: str = "",
+    asked: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> Enqueued:
     """Ask for a build by a deployment (``build-image/<host>``).
 
     The same ``idempotency_key`` gives the same run again. ``supersede`` says that the build is of a push, which makes
     older ones of its repository, ref and image needless; ``superseding`` which of them: see ``CAISSON_SUPERSEDE``.
+    ``asker`` is who asks, so that one of several can withdraw; ``asked`` is when that was, now where it is None.
 
     Raises ``ServiceUnreachable`` when the deployment is not there, ``RequestInvalid`` when the request is not one.
     """
-    asked = parse_request(request)
+    wanted = parse_request(request)
     target = deployment_id_of(api, deployment)
     if idempotency_key and (earlier := _by_key(api, idempotency_key)):
         return Enqueued(FlowRunId(earlier["id"]), created=False)
-    parameters = {"request": asked.model_dump(mode="json")}
+    parameters = {"request": wanted.model_dump(mode="json")}
     equal = _tag(REQUEST_TAG, target, parameters)
-    superseding = superseding if supersede else "off"
-    marks = [equal, f"{PRIORITY_TAG}{priority.value}", *tags]
-    if superseding != "off":
-        marks.append(_branch_tag(target, asked))
-    run, created = _find_equal(api, equal, asked), False
-    if run is None:
-        key = idempotency_key or _key(api, equal)
-        # A second one that was asked for at the same moment has the same key, and gets the same run.
-        run, created = _create(api, target, parameters, key, marks)
+    mark = mark_of(asker) if asker else ""
+    marks = [equal, *([ASKER_TAG + mark] if mark else [])]
+    branch: list[PushedRun] = []
+    if supersede:
+        marks.append(_branch_tag(target, wanted))
+        branch = [_pushed(run) for run in _find(api, tags=marks[-1:])]
+    found = _find_equal(api, equal, wanted)
+    if supersede:
+        found = [run for run in found if may_join(_pushed(run), branch, mark=mark, superseding=superseding)]
+    if found:
+        run, created = found[-1], False
+        _join(api, run, priority, idempotency_key, marks, mark)
     else:
-        _join(api, run, priority, idempotency_key)
-    superseded = _supersede(api, run, marks[-1], superseding) if superseding != "off" else ()
-    return Enqueued(FlowRunId(run["id"]), created, joined=not created, superseded=superseded)
+        key = idempotency_key or _key(api, equal)
+        marks += [f"{PRIORITY_TAG}{priority.value}", *tags]
+        # A second one that was asked for at the same moment has the same key, and gets the same run.
+        run, created = _create(api, target, parameters, key, marks, asked or datetime.now(UTC))
+        if not created and not idempotency_key:
+            _join(api, run, priority, "", marks, mark)
+    needless: list[str] = []
+    if supersede:
+        needless = superseded(_pushed(run), branch, joined=bool(found), mark=mark, superseding=superseding)
+    for other in needless:
+        _cancel(api, other, f"A newer push to this branch is built instead, by run {run['id']}.")
+    return Enqueued(
+        FlowRunId(run["id"]), created, joined=not created, superseded=tuple(FlowRunId(other) for other in needless)
+    )
+
+
+def withdraw(api: PrefectApi, flow_run_id: FlowRunId, *, asker: str) -> bool:
+    """Ask for the end of a build for one of those who asked for it; raises ``ServiceUnreachable``.
+
+    False: others asked for it, too, and it goes on for them.
+    """
+    tags = api.get(f"/flow_runs/{flow_run_id}")["tags"]
+    left = without_asker(tags, mark_of(asker))
+    if left is None:
+        request_cancel(api, flow_run_id)
+        return True
+    if left != tags:
+        api.patch(f"/flow_runs/{flow_run_id}", {"tags": left})
+    return False
 
 
 def _tag(prefix: str, *parts: object) -> str:
@@ -113,11 +159,22 @@ def _by_key(api: PrefectApi, key: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def _find_equal(api: PrefectApi, equal: str, asked: BuildRequest) -> dict[str, Any] | None:
+def _find_equal(api: PrefectApi, equal: str, asked: BuildRequest) -> list[dict[str, Any]]:
+    """The runs of an equal request that may be joined, the latest first."""
     # What a branch means may have changed since a build of it began.
     fixed = bool(asked.commit) or is_full_sha(asked.ref)
-    found = _find(api, states=_GOES_ON if fixed else _WAITS, tags=[equal])
-    return found[-1] if found else None
+    return _find(api, states=_GOES_ON if fixed else (WAITS,), tags=[equal])
+
+
+def _pushed(run: Mapping[str, Any]) -> PushedRun:
+    created = datetime.fromisoformat(run["created"])
+    return PushedRun(
+        run["id"],
+        asked_at(run.get("labels") or {}, created),
+        str(run.get("state_type") or WAITS),
+        began=bool(run.get("start_time")),
+        askers=askers(run["tags"]),
+    )
 
 
 def _key(api: PrefectApi, equal: str) -> str:
@@ -128,7 +185,7 @@ def _key(api: PrefectApi, equal: str) -> str:
 
 
 def _create(
-    api: PrefectApi, target: str, parameters: dict[str, Any], key: str, tags: Sequence[str]
+    api: PrefectApi, target: str, parameters: dict[str, Any], key: str, tags: Sequence[str], asked: datetime
 ) -> tuple[dict[str, Any], bool]:
     mine = uuid.uuid4().hex
     run = create_run(
@@ -137,32 +194,23 @@ def _create(
         parameters,
         idempotency_key=key,
         tags=list(tags),
-        labels={ASKED_LABEL: mine},
+        labels={ASKED_LABEL: mine, ASKED_AT_LABEL: asked.isoformat()},
         name=parameters["request"]["image"],
     )
     return run, (run.get("labels") or {}).get(ASKED_LABEL) == mine
 
 
-def _join(api: PrefectApi, run: dict[str, Any], priority: Priority, key: str) -> None:
+def _join(api: PrefectApi, run: dict[str, Any], priority: Priority, key: str, marks: Sequence[str], mark: str) -> None:
     """What the run has to know of who joins it: the higher priority counts, and their key means this run."""
     tags = [tag for tag in run["tags"] if not tag.startswith(PRIORITY_TAG)]
     tags.append(f"{PRIORITY_TAG}{min(priority, priority_of(run['tags']), key=SHIFT.__getitem__).value}")
+    tags += [tag for tag in marks if tag not in tags and not tag.startswith(PRIORITY_TAG)]
+    if mark:
+        tags = with_asker(tags, mark)
     if key:
         tags.append(_tag(KEY_TAG, key))
     if set(tags) != set(run["tags"]):
         api.patch(f"/flow_runs/{run['id']}", {"tags": tags})
-
-
-def _supersede(api: PrefectApi, run: dict[str, Any], branch: str, superseding: Supersede) -> tuple[FlowRunId, ...]:
-    states = _GOES_ON if superseding == "running" else _WAITS
-    older = [
-        other
-        for other in _find(api, states=states, tags=[branch])
-        if (other["created"], other["id"]) < (run["created"], run["id"])
-    ]
-    for other in older:
-        _cancel(api, other["id"], f"A newer push to this branch is built instead, by run {run['id']}.")
-    return tuple(FlowRunId(other["id"]) for other in older)
 
 
 def _cancel(api: PrefectApi, run: str, why: str) -> None:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from caisson.ledger.stamps import to_stamp
+from caisson.ledger.stamps import from_stamp, to_stamp
 from caisson.webhooks.decision import WantedBuild
 from caisson.webhooks.signature import Delivery
 from caisson.webhooks.status import BuildState
@@ -24,9 +24,10 @@ from deployments.service_store import ServiceStore
 
 KEEP_DELIVERIES = timedelta(days=90)
 KEEP_BUILDS = timedelta(days=7)
-_COLUMNS = "key, hook, request, sha, ref, context, host, priority, supersede, flow_run_id, state, told, attempts"
+_COLUMNS = "key, hook, request, sha, ref, context, host, priority, supersede, asked, flow_run_id, state, told, attempts"
 # SQLite takes 32,766 values in one statement; a round of fewer leaves others a turn.
 _AT_ONCE = 200
+_FAILS_OFTEN = 10
 
 
 class Acceptance(StrEnum):
@@ -52,6 +53,7 @@ class AskedBuild:
     host: str
     priority: str
     supersede: bool
+    asked: datetime
     flow_run_id: str
     state: BuildState
     told: str
@@ -109,9 +111,20 @@ class WebhookStore:
         return self._select("WHERE key IN (SELECT value FROM json_each(?)) ORDER BY rowid", (wanted,))
 
     def to_begin(self, now: datetime) -> list[AskedBuild]:
-        """What is to be put into the queue, the oldest first."""
+        """What is to be put into the queue, the oldest first; what has failed often lets the others pass."""
         return self._select(
-            "WHERE flow_run_id = '' AND state = 'queued' AND due <= ? ORDER BY rowid LIMIT ?", (to_stamp(now), _AT_ONCE)
+            "WHERE flow_run_id = '' AND state = 'queued' AND due <= ? ORDER BY attempts >= ?, rowid LIMIT ?",
+            (to_stamp(now), _FAILS_OFTEN, _AT_ONCE),
+        )
+
+    def superseded(self) -> list[AskedBuild]:
+        """Pushes that are not in the queue yet, and of whose branch and image a newer push is known."""
+        return self._select(
+            "AS old WHERE flow_run_id = '' AND state = 'queued' AND supersede AND EXISTS (SELECT 1 FROM webhook_builds"
+            " AS new WHERE new.hook = old.hook AND new.host = old.host AND new.ref = old.ref AND new.supersede"
+            " AND json_extract(new.request, '$.image') = json_extract(old.request, '$.image')"
+            " AND new.asked > old.asked AND (new.flow_run_id <> '' OR new.state = 'queued')) ORDER BY rowid",
+            (),
         )
 
     def begun(self, key: str, flow_run_id: str, now: datetime) -> None:
@@ -184,7 +197,7 @@ def _key(hook: str, delivery: str, index: int) -> str:
 
 
 def _build(row: sqlite3.Row | tuple[Any, ...]) -> AskedBuild:
-    key, hook, request, sha, ref, context, host, priority, supersede, flow_run_id, state, told, attempts = row
+    key, hook, request, sha, ref, context, host, priority, supersede, asked, flow_run_id, state, told, attempts = row
     return AskedBuild(
         key=key,
         hook=hook,
@@ -195,6 +208,7 @@ def _build(row: sqlite3.Row | tuple[Any, ...]) -> AskedBuild:
         host=host,
         priority=priority,
         supersede=bool(supersede),
+        asked=from_stamp(asked),
         flow_run_id=flow_run_id,
         state=BuildState(state),
         told=told,

@@ -41,7 +41,8 @@ class Peer:
         if path.endswith("/create_flow_run"):
             run = self.keys.setdefault(body["idempotency_key"], f"run-{len(self.keys) + 1}")
             self.runs.setdefault(run, "SCHEDULED")
-            return 201, {"id": run, "labels": body["labels"], "tags": body["tags"], "created": run}
+            created = "2026-05-01T12:00:00+00:00"
+            return 201, {"id": run, "labels": body["labels"], "tags": body["tags"], "created": created}
         if path.endswith("/flow_runs/filter"):
             # What it is asked for by tags or by key is what was asked for before: nothing.
             wanted = body["flow_runs"].get("id", {"any_": []})["any_"]

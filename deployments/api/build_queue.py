@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from caisson.queueing import Priority
 from caisson.request import BuildRequest
@@ -16,7 +17,7 @@ from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
 from deployments.queue import enqueue
 from deployments.queue_places import places
-from deployments.trigger import DeploymentUnknown
+from deployments.trigger import DeploymentUnknown, deployment_id_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def ask_for(
             deployment=f"{BUILD_FLOW}/{host}",
             idempotency_key=_own_key(token, key),
             priority=priority,
+            asker=asker_of(token),
         )
     except DeploymentUnknown:
         raise Problem(
@@ -51,14 +53,27 @@ def ask_for(
             errors=[("host", "is not known")],
         ) from None
     # draft-ietf-httpapi-idempotency-key-header, 2.6: a key with another payload is an error.
-    if key and not made.created and api.get(f"/flow_runs/{made.flow_run_id}")["parameters"] != {"request": wanted}:
+    if key and not made.created and (other := _difference(api, made.flow_run_id, wanted, host)):
         raise Problem(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "Idempotency-Key: it was used before, for another request; take a new one.",
+            f"Idempotency-Key: it was used before, for another {other}; take a new one.",
             kind="key-reused",
-            errors=[("Idempotency-Key", "was used for another request")],
+            errors=[("Idempotency-Key", f"was used for another {other}")],
         )
     return Asked(made.flow_run_id, joined=not made.created)
+
+
+def asker_of(token: TokenRecord) -> str:
+    """The caller as one of those who ask for a build."""
+    return f"token/{token.id}"
+
+
+def _difference(api: PrefectApi, flow_run_id: str, wanted: dict[str, Any], host: str) -> str:
+    """In what the run differs from what is asked for now; empty: in nothing."""
+    run = api.get(f"/flow_runs/{flow_run_id}")
+    if run["parameters"] != {"request": wanted}:
+        return "request"
+    return "host" if run["deployment_id"] != deployment_id_of(api, f"{BUILD_FLOW}/{host}") else ""
 
 
 def _own_key(token: TokenRecord, key: str) -> str:

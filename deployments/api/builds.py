@@ -15,12 +15,13 @@ from caisson.spec import make_spec
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
-from deployments.api.build_queue import ask_for
+from deployments.api.build_queue import ask_for, asker_of
 from deployments.api.build_reader import BuildFilter
 from deployments.api.build_view import BuildAccepted, BuildDetail, BuildPage, BuildState
 from deployments.api.context import ApiContext
 from deployments.api.paging import BuildCursor
 from deployments.api.problems import Problem, of_validation
+from deployments.queue import withdraw
 from deployments.trigger import FlowRunId, request_cancel
 
 _LOCATION: dict[str, Any] = {
@@ -153,12 +154,23 @@ def router(context: ApiContext) -> APIRouter:
         return found(build_id, caller)
 
     @routes.delete("/{build_id}", status_code=202, summary="Cancel a build", responses=problems(404))
-    def cancel(build_id: UUID, caller: TokenRecord = may_build) -> BuildDetail:
+    def cancel(
+        build_id: UUID,
+        everyone: Annotated[
+            bool, Query(description="Cancel it also where others asked for it as well as this token")
+        ] = False,
+        caller: TokenRecord = may_build,
+    ) -> BuildDetail:
         """It is cancelled when its `state` says so: by then its builder is gone. A build that has ended stays as it
-        is."""
+        is. Where this token asked for it and others did, too (see `joined`), this token no longer does, and the build
+        goes on for the others."""
         found(build_id, caller)
+        run = FlowRunId(str(build_id))
         with context.prefect.api() as api:
-            request_cancel(api, FlowRunId(str(build_id)))
+            if everyone:
+                request_cancel(api, run)
+            else:
+                withdraw(api, run, asker=asker_of(caller))
         reader.forget(str(build_id))
         return found(build_id, caller)
 

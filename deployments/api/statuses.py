@@ -46,8 +46,10 @@ SENDERS = 4
 CLOSE_SECONDS = 2.0
 MOST_ANSWER = 64 << 10
 FORGET_EVERY = timedelta(hours=1)
-# A month of tries every five minutes: after that nobody waits for the build.
-GIVE_UP_AFTER = 30 * 24 * 12
+# After that nobody waits for the build.
+GIVE_UP_AFTER = timedelta(days=30)
+LONGEST_OUTAGE_PAUSE = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(minutes=5)
 _log = logging.getLogger("caisson.webhooks")
 
 
@@ -75,7 +77,8 @@ class WebhookWorker:
         self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="status")
         self._sending: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
-        self._forget_at = self._clock()
+        self._forget_at = self._begin_at = self._clock()
+        self._outages = 0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -127,6 +130,12 @@ class WebhookWorker:
             self._tell(rules)
 
     def _begin(self, rules: Rules) -> None:
+        if self._clock() < self._begin_at:
+            return
+        if self._settings.supersede != "off":
+            for build in self._store.superseded():
+                _log.info("A build of the webhook %s is dropped: a newer push to its branch is built.", build.hook)
+                self._store.set_states({build.key: BuildState.CANCELLED}, self._clock())
         for build in self._store.to_begin(self._clock()):
             if rules.find(build.hook) is None:
                 _log.warning("A build of the webhook %s is dropped: the hook is no longer in the file.", build.hook)
@@ -142,28 +151,33 @@ class WebhookWorker:
                         priority=Priority(build.priority),
                         supersede=build.supersede,
                         superseding=self._settings.supersede,
+                        asker=f"webhook/{build.hook}",
+                        asked=build.asked,
                         tags=(f"{ORIGIN_TAG}webhook/{build.hook}",),
                     )
             except RequestInvalid as error:
                 _log.warning("A build of the webhook %s was refused: %s", build.hook, error)
                 self._store.set_states({build.key: BuildState.FAILURE}, self._clock())
+            except DeploymentUnknown as error:
+                pause = min(pause_after(build.attempts + 1), LONGEST_PAUSE)
+                self._try_again(build, error, self._clock() + pause)
             except ServiceUnreachable as error:
-                self._try_again(build, error)
-                if isinstance(error, DeploymentUnknown):
-                    continue
-                # The others would wait for the same.
+                # The others would wait for the same. All wait together: one that waited alone could come behind a
+                # newer push of its branch.
+                self._outages += 1
+                self._begin_at = self._clock() + min(pause_after(self._outages), LONGEST_OUTAGE_PAUSE)
+                self._try_again(build, error, self._clock())
                 return
             else:
                 self._store.begun(build.key, made.flow_run_id, self._clock())
+            self._outages = 0
 
-    def _try_again(self, build: AskedBuild, error: ServiceUnreachable) -> None:
-        attempts = build.attempts + 1
-        if attempts >= GIVE_UP_AFTER:
+    def _try_again(self, build: AskedBuild, error: ServiceUnreachable, at: datetime) -> None:
+        if self._clock() - build.asked > GIVE_UP_AFTER:
             _log.warning("A build of the webhook %s can't be begun: %s", build.hook, error)
             self._store.set_states({build.key: BuildState.FAILURE}, self._clock())
         else:
-            pause = min(pause_after(attempts), timedelta(minutes=5))
-            self._store.postpone(build.key, attempts, self._clock() + pause)
+            self._store.postpone(build.key, build.attempts + 1, at)
 
     def _look(self) -> None:
         builds = self._store.in_flight()

@@ -161,11 +161,29 @@ def test_the_same_key_is_the_same_build(connect: Connect, git: GitDaemon) -> Non
     reused = ask(one, repository, "another", headers=headers)
     assert reused.status_code == 422
     assert reused.json()["type"] == "urn:caisson:problem:key-reused"
+    elsewhere = ask(one, repository, "key", headers=headers, params={"host": "any"})
+    assert elsewhere.status_code == 422
+    assert elsewhere.json()["detail"] == "Idempotency-Key: it was used before, for another host; take a new one."
     # Another caller's word is another's.
     foreign = build_of(ask(other, repository, "key-other", headers=headers))
     assert (foreign["joined"], foreign["id"] == first["id"]) == (False, False)
     for build in (first, foreign):
         wait_until(one, build["id"], "succeeded")
+
+
+def test_a_build_goes_on_for_those_who_did_not_cancel_it(connect: Connect, git: GitDaemon) -> None:
+    one, other = connect("build"), connect("build")
+    repository = git.repository("api-shared")
+    commit = {"commit": repository.commit({"Dockerfile": BASE + "RUN sleep 300\n"})}
+    build = build_of(ask(one, repository, "shared", **commit))["id"]
+    assert build_of(ask(other, repository, "shared", **commit))["id"] == build
+    assert one.delete(f"/api/builds/{build}").json()["state"] not in ("cancelling", "cancelled")
+    assert other.delete(f"/api/builds/{build}").status_code == 202
+    wait_until(other, build, "cancelled")
+    again = build_of(ask(one, repository, "shared", **commit))["id"]
+    assert build_of(ask(other, repository, "shared", **commit))["id"] == again
+    assert one.delete(f"/api/builds/{again}", params={"everyone": "true"}).status_code == 202
+    wait_until(one, again, "cancelled")
 
 
 def test_a_priority_is_the_runs(client: httpx.Client, caisson: CaissonHost, git: GitDaemon) -> None:

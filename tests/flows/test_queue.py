@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from caisson.errors import RequestInvalid, ServiceUnreachable
 from caisson.queueing import Priority, Supersede, priority_of
 from deployments.names import BUILD_FLOW
 from deployments.prefect_api import PrefectApi
-from deployments.queue import Enqueued, enqueue
+from deployments.queue import Enqueued, enqueue, withdraw
 from deployments.queue_places import places
 from deployments.server import client_environment
 from deployments.state import StateDir
@@ -162,6 +163,48 @@ def test_a_newer_push_supersedes_older_ones(api: PrefectApi, image: str, superse
     assert (waiting in state.message) is (superseding == "running")
     for other in (branch, by_hand, newest.flow_run_id):
         assert run_state(api, other).state_type == "SCHEDULED"
+
+
+def push(api: PrefectApi, image: str, commit: str, asker: str = "webhook/app", **options: Any) -> Enqueued:
+    return ask(api, wanted(image, commit=commit * 40), supersede=True, asker=asker, **options)
+
+
+def test_a_push_that_comes_late_does_not_supersede_a_newer_one(api: PrefectApi, image: str) -> None:
+    asked = datetime.now(UTC)
+    newer = push(api, image, "b")
+    late = push(api, image, "a", asked=asked)
+    assert (late.created, late.superseded) == (True, ())
+    assert push(api, image, "c").superseded == (late.flow_run_id, newer.flow_run_id)
+
+
+def test_a_push_back_to_the_commit_that_runs_supersedes_what_waits_behind_it(api: PrefectApi, image: str) -> None:
+    running = push(api, image, "a").flow_run_id
+    set_state(api, running, "RUNNING")
+    waiting = push(api, image, "b").flow_run_id
+    assert push(api, image, "a") == Enqueued(running, created=False, joined=True, superseded=(waiting,))
+    assert run_state(api, waiting).state_type == "CANCELLED"
+    # Once another has begun behind it, the branch's tags are that one's, and a run of its own has to take them back.
+    second = push(api, image, "c").flow_run_id
+    set_state(api, second, "RUNNING")
+    assert push(api, image, "a").created
+
+
+def test_what_others_asked_for_too_is_superseded_by_no_push(api: PrefectApi, image: str) -> None:
+    waiting = push(api, image, "a").flow_run_id
+    assert ask(api, wanted(image, commit="a" * 40), asker="token/1").joined
+    assert push(api, image, "b").superseded == ()
+    assert withdraw(api, waiting, asker="token/1") is False
+    assert len(push(api, image, "c").superseded) == 2
+
+
+def test_a_build_ends_with_the_last_of_those_who_asked_for_it(api: PrefectApi, image: str) -> None:
+    run = ask(api, wanted(image), asker="token/1").flow_run_id
+    assert ask(api, wanted(image), asker="token/2").flow_run_id == run
+    for _ in range(2):
+        assert withdraw(api, run, asker="token/1") is False
+    assert run_state(api, run).state_type == "SCHEDULED"
+    assert withdraw(api, run, asker="token/2") is True
+    assert run_state(api, run).state_type == "CANCELLED"
 
 
 def test_what_can_not_be_asked_for_is_refused(api: PrefectApi, image: str) -> None:
