@@ -83,11 +83,14 @@ class Build:
         *,
         secrets: Mapping[str, str],
         flow_run_id: str = "",
+        asked: datetime | None = None,
         now: datetime | None = None,
     ) -> None:
         self.spec, self.settings, self.engine, self.secrets = spec, settings, engine, secrets
         self._asked_cpus = request.limits.cpus
         self.started = now or datetime.now(UTC)
+        # What a ref alone means is as new as the look at it.
+        self.asked = asked if asked is not None and request.commit else self.started
         self.clock = time.monotonic()
         seconds = spec.limits.timeout_seconds + settings.deadline_grace_seconds
         build_id = uuid.uuid4().hex[:12]
@@ -125,6 +128,7 @@ class Build:
         self.registry_auth: RegistryAuth | None = None
         self.tags: tuple[PlannedTag, ...] = ()
         self.image_labels: dict[str, str] = {}
+        self.follows = ""
 
     def __enter__(self) -> Build:
         return self
@@ -225,6 +229,7 @@ class Build:
             remote_tags=chosen.remote_tags,
         )
         self.tags = plan_tags(commit, self.spec.tags)
+        self.follows = f"{self.spec.repository_url.canonical()} {chosen.kind} {chosen.name}"
         labels = oci_labels(
             commit, source=self.spec.repository_url.display(), tags=self.tags, labels=dict(self.spec.labels)
         )

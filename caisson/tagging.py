@@ -1,4 +1,4 @@
-"""Which tags and OCI labels a commit's image gets, and which tags move. Pure.
+"""Which tags and OCI labels a commit's image gets, and which of them follow a ref. Pure.
 
 The rules, and their order, are those of docker/metadata-action, made safe for a registry that several builds share:
 
@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from caisson.engine import ImageID
 from caisson.errors import RequestInvalid
 from caisson.git import RefKind
 from caisson.reference import MAX_TAG, Tag
@@ -30,6 +29,7 @@ _SHORT_SHA = 7
 _DIGEST_LENGTH = 8
 _OCI = "org.opencontainers.image"
 _RESERVED_LABELS = "caisson."
+_FOLLOW_REFS = frozenset({"branch", "default_branch", "pull_request", "raw"})
 DERIVED_LABELS = frozenset(
     f"{_OCI}.{key}" for key in ("created", "ref.name", "revision", "source", "title", "url", "version")
 )
@@ -62,20 +62,14 @@ class PlannedTag:
     reason: str
 
 
-@dataclass(frozen=True)
-class TagMove:
-    """A reference that is to point at the image; ``previous`` is what it pointed to, None where it is new."""
+def follows_ref(rule: str) -> bool:
+    """Whether a rule's tags move with what a ref means: the one that was asked for last has them. The others stand for
+    one commit, or move by versions.
 
-    reference: str
-    previous: ImageID | None
-
-
-@dataclass(frozen=True)
-class MovePlan:
-    """Which references move, and which point at the image already."""
-
-    moves: tuple[TagMove, ...]
-    unmoved: tuple[str, ...]
+    >>> follows_ref("branch"), follows_ref("sha"), follows_ref("semver")
+    (True, False, False)
+    """
+    return rule in _FOLLOW_REFS
 
 
 def rule_problems(rules: TagRules) -> list[tuple[str, str]]:
@@ -208,19 +202,6 @@ def sanitise(name: str) -> str:
         return tag
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{tag[: MAX_TAG - _DIGEST_LENGTH - 1].rstrip('.-') or 'ref'}-{digest}"
-
-
-def plan_moves(references: Iterable[str], current: Mapping[str, ImageID | None], target: ImageID) -> MovePlan:
-    """Which references are to be pointed at ``target``; ``current`` tells what they point to, None or absent: nothing.
-
-    >>> plan_moves(["app:1", "app:2"], {"app:1": ImageID("sha256:a")}, ImageID("sha256:a"))
-    MovePlan(moves=(TagMove(reference='app:2', previous=None),), unmoved=('app:1',))
-    """
-    wanted = tuple(dict.fromkeys(references))
-    return MovePlan(
-        moves=tuple(TagMove(name, current.get(name)) for name in wanted if current.get(name) != target),
-        unmoved=tuple(name for name in wanted if current.get(name) == target),
-    )
 
 
 def label_problem(label: tuple[str, str]) -> str:

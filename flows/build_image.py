@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
 from prefect import Task, flow
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
+from caisson.asking import asked_at
 from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
@@ -69,7 +71,14 @@ def build_image(request: BuildRequest) -> BuildReport:
     flow_run_id = str(flow_run.get_id() or "")
     with reports_unbegun(request, None, flow_run_id):
         settings = load_settings()
-    return run_build(request, settings, call=as_task, flow_run_id=flow_run_id)
+    return run_build(request, settings, call=as_task, flow_run_id=flow_run_id, asked=_asked())
+
+
+def _asked() -> datetime | None:
+    """When the run was asked for; None without Prefect."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return asked_at(run.labels, run.created or datetime.now(UTC)) if run is not None else None
 
 
 def run_build(
@@ -78,13 +87,14 @@ def run_build(
     *,
     call: StepCaller,
     flow_run_id: str = "",
+    asked: datetime | None = None,
     on_start: Callable[[Build], None] | None = None,
 ) -> BuildReport:
     """The whole chain, tried again where that can help; raises a ``CaissonError``, with its report published first."""
     attempts = Attempts(settings)
     while True:
         attempts.clean_slate()
-        report = _try(request, settings, attempts, call=call, flow_run_id=flow_run_id, on_start=on_start)
+        report = _try(request, settings, attempts, call=call, flow_run_id=flow_run_id, asked=asked, on_start=on_start)
         if report is not None:
             return report
 
@@ -96,6 +106,7 @@ def _try(
     *,
     call: StepCaller,
     flow_run_id: str,
+    asked: datetime | None,
     on_start: Callable[[Build], None] | None,
 ) -> BuildReport | None:
     """The chain once; None: it is to be tried again."""
@@ -105,7 +116,7 @@ def _try(
             secrets = load_secrets(name for name in (*spec.secrets, spec.git_credentials) if name)
             engine = stack.enter_context(DockerEngine(settings.docker_host))
             build = stack.enter_context(
-                Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id)
+                Build(request, spec, settings, engine, secrets=secrets, flow_run_id=flow_run_id, asked=asked)
             )
         attempts.tell(build)
         if on_start is not None:

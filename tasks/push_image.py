@@ -10,6 +10,7 @@ from caisson.build import Build
 from caisson.engine import ImageID, RegistryAuth
 from caisson.errors import CaissonError
 from caisson.push import PushLog, PushRetries
+from caisson.tag_turn import left_alone, tag_turn
 from tasks.step import step
 
 
@@ -17,7 +18,8 @@ from tasks.step import step
 def push_image(build: Build) -> None:
     """Push; network faults and 5xx are tried again, a denial is not.
 
-    It has what is left of the build's timeout. Raises ``PushDenied``, ``RegistryUnreachable``, ``BuildTimedOut``.
+    It has what is left of the build's timeout. A tag that a later push of the same ref has moved meanwhile is left: the
+    registry's must not go back either. Raises ``PushDenied``, ``RegistryUnreachable``, ``BuildTimedOut``.
     """
     auth = build.registry_auth
     if auth is None:
@@ -25,7 +27,12 @@ def push_image(build: Build) -> None:
     pushed = []
     retries = PushRetries(build.settings.push_attempts)
     for tag in build.record.tags:
-        digest = _push(build, tag.reference, auth, retries)
+        with tag_turn(build, tag.reference, tag.rule, to="push") as is_mine:
+            if not is_mine:
+                build.record.notes.append(f"{left_alone(tag.reference)}.")
+                build.log.line(left_alone(tag.reference))
+                continue
+            digest = _push(build, tag.reference, auth, retries)
         build.ledger.builds.record_push(
             reference=tag.reference,
             image_id=ImageID(build.record.image_id),

@@ -5,33 +5,45 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from caisson.build import Build
-from caisson.engine import ImageInfo, short_id
+from caisson.engine import ImageID, ImageInfo, short_id
 from caisson.report import TagReport
-from caisson.tagging import plan_moves
+from caisson.tag_turn import left_alone, tag_turn
 from tasks.step import step
 
 
 @step("tag_image")
 def tag_image(build: Build, image: ImageInfo) -> None:
-    """Point every planned tag at the image, and record what each pointed to before."""
+    """Point every planned tag at the image, and record what each pointed to before.
+
+    One that a later push of the same ref has moved already stays with that.
+    """
     planned = {f"{build.spec.image}:{item.tag}": item for item in build.tags}
     build.hold(image.id, *planned)
-    found = {reference: build.engine.inspect_image(reference) for reference in planned}
-    current = {reference: info.id if info else None for reference, info in found.items()}
-    moves = {move.reference: move for move in plan_moves(planned, current, image.id).moves}
     for reference, item in planned.items():
-        move = moves.get(reference)
-        previous = move.previous if move else None
-        if move is not None:
-            build.engine.tag_image(image.id, reference)
-            build.ledger.builds.record_tag(
-                reference=reference,
-                image_id=image.id,
-                previous=previous,
-                build_id=build.identity.build_id,
-                tagged=datetime.now(UTC),
-            )
+        with tag_turn(build, reference, item.rule, to="move") as is_mine:
+            if not is_mine:
+                build.record.notes.append(f"{left_alone(reference)}.")
+                build.log.line(left_alone(reference))
+                continue
+            previous = _move(build, reference, image)
         build.record.tags.append(
             TagReport(reference=reference, rule=item.rule, reason=item.reason, previous=previous or "")
         )
         build.log.line(f"{reference} → {short_id(image.id)}{f' (was {short_id(previous)})' if previous else ''}")
+
+
+def _move(build: Build, reference: str, image: ImageInfo) -> ImageID | None:
+    """Point the tag at the image; what it pointed to before, None where that was nothing or the same."""
+    found = build.engine.inspect_image(reference)
+    if found is not None and found.id == image.id:
+        return None
+    previous = found.id if found is not None else None
+    build.engine.tag_image(image.id, reference)
+    build.ledger.builds.record_tag(
+        reference=reference,
+        image_id=image.id,
+        previous=previous,
+        build_id=build.identity.build_id,
+        tagged=datetime.now(UTC),
+    )
+    return previous

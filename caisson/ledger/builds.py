@@ -51,6 +51,20 @@ class Builds:
             )
             touch(database, image_id, tagged, "tagged")
 
+    def claim_tag(self, reference: str, follows: str, *, asked: datetime, now: datetime) -> bool:
+        """Whether a build that was asked for then may move a tag that follows a ref of a repository; if so, no build
+        that was asked for earlier may from now on.
+
+        A claim of the future is one of a clock that was wrong, and counts for nothing.
+        """
+        with self._file.writing() as database:
+            claimed = database.execute(
+                "INSERT INTO tag_claims VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET asked = excluded.asked"
+                " WHERE excluded.asked >= asked OR asked > ?",
+                (reference, follows, to_stamp(asked), to_stamp(now)),
+            )
+            return claimed.rowcount > 0
+
     def record_push(self, *, reference: str, image_id: ImageID, digest: str, build_id: str, pushed: datetime) -> None:
         """Record what of an image a registry has, by the digest that it named."""
         with self._file.writing() as database:

@@ -117,6 +117,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     PRIMARY KEY (name, labels)
 ) WITHOUT ROWID""",
     ),
+    # From version 4 to version 5: of the builds that moved a tag which follows a branch, when the last was asked for.
+    (
+        """CREATE TABLE tag_claims (
+    reference TEXT NOT NULL,
+    follows TEXT NOT NULL,
+    asked INTEGER NOT NULL,
+    PRIMARY KEY (reference, follows)
+) WITHOUT ROWID""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -8,17 +8,14 @@ from dataclasses import replace
 import pytest
 
 import caisson.tagging
-from caisson.engine import ImageID
 from caisson.errors import RequestInvalid
 from caisson.request import DefaultBranchTag, TagRules
 from caisson.tagging import (
     DERIVED_LABELS,
     Commit,
     PlannedTag,
-    TagMove,
     label_problem,
     oci_labels,
-    plan_moves,
     plan_tags,
     rule_problems,
     sanitise,
@@ -201,13 +198,6 @@ def test_names_that_lose_what_tells_them_apart_get_a_digest() -> None:
     assert len(set(tags)) == len(tags)
     assert all(len(tag) <= 128 for tag in tags)
     assert sanitise("x" * 128) == "x" * 128
-
-
-def test_which_tags_move_and_which_point_there_already() -> None:
-    old, new = ImageID("sha256:old"), ImageID("sha256:new")
-    plan = plan_moves(["a:1", "a:2", "a:3", "a:2"], {"a:1": new, "a:2": old, "a:3": None, "b:1": old}, new)
-    assert plan.moves == (TagMove("a:2", old), TagMove("a:3", None))
-    assert plan.unmoved == ("a:1",)
 
 
 def _labels(commit: Commit, source: str = SOURCE, **labels: str) -> dict[str, str]:
