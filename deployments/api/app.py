@@ -14,6 +14,7 @@ from caisson.settings import Settings
 from deployments.api import builds, health, host, logs, metrics, webhooks
 from deployments.api.answers import add_schemas
 from deployments.api.context import ApiContext
+from deployments.api.delivery_gate import DeliveryGate
 from deployments.api.gates import (
     LOOPBACK_NAMES,
     Authentication,
@@ -27,6 +28,7 @@ from deployments.same_origin import is_loopback
 
 ROUTERS = (builds.router, logs.router, host.router, webhooks.router, metrics.router, health.router)
 _FAILURES_PER_SECOND, _FAILURES_AT_ONCE = 5.0, 20.0
+_ALL_FAILURES_PER_SECOND, _ALL_FAILURES_AT_ONCE = 20.0, 200.0
 _BURST_SECONDS = 2.0
 
 
@@ -71,6 +73,11 @@ def _gates(settings: Settings, context: ApiContext) -> list[Middleware]:
             find=context.tokens.find,
             rate=RateLimit(rate=rate, burst=max(1.0, rate * _BURST_SECONDS), clock=time.monotonic),
             failures=RateLimit(rate=_FAILURES_PER_SECOND, burst=_FAILURES_AT_ONCE, clock=time.monotonic),
+        ),
+        Middleware(
+            DeliveryGate,
+            failures=RateLimit(rate=_FAILURES_PER_SECOND, burst=_FAILURES_AT_ONCE, clock=time.monotonic),
+            all_failures=RateLimit(rate=_ALL_FAILURES_PER_SECOND, burst=_ALL_FAILURES_AT_ONCE, clock=time.monotonic),
         ),
         Middleware(BodyLimit),
     ]

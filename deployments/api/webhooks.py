@@ -54,10 +54,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "The payload is none that the provider documents",
         401: "The signature is missing or wrong",
         404: "There is no such webhook",
+        408: "The payload took too long to come in",
         409: "The same payload was here before, under another ID",
         413: "The payload is too large",
         422: "The webhook's name can't be read",
-        503: "The webhook's secret or the file of webhooks is missing or wrong",
+        503: "The webhook's secret or the file of webhooks is missing or wrong, or too many deliveries come in at once",
     }.items()
 }
 

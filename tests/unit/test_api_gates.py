@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,28 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 def test_health_needs_no_token(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert "Prefect's API does not answer" in problem(client.get("/readyz"), 503)["detail"]
+
+
+@pytest.mark.parametrize(("healthy", "status"), [(True, 200), (False, 503)])
+def test_readiness_is_looked_at_once_however_many_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: bool, status: int
+) -> None:
+    looks: list[str] = []
+
+    def look(api_url: str) -> bool:
+        looks.append(api_url)
+        time.sleep(0.1)
+        return healthy
+
+    monkeypatch.setattr("deployments.api.health.is_healthy", look)
+    monkeypatch.setattr("deployments.api.health._KEEP_SECONDS", 60.0)
+    with (
+        TestClient(create_app(settings_of(tmp_path)), base_url="http://127.0.0.1") as client,
+        ThreadPoolExecutor(16) as threads,
+    ):
+        answers = list(threads.map(lambda _: client.get("/readyz").status_code, range(64)))
+    assert set(answers) == {status}
+    assert looks == [NOBODY]
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/builds", "/api/nothing", "/", "/webhook", "//healthz", "/docs"])
