@@ -49,7 +49,7 @@ from deployments.fellows import Fellows
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
-from deployments.offers import offered_runs
+from deployments.offers import Offers
 from deployments.ownership import owner_of, taken_message
 from deployments.placement import Placement
 from deployments.processes import ProcessIdentity
@@ -130,6 +130,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             limit=self._slots.most,
             heartbeat_interval_seconds=settings.heartbeat_seconds,
         )
+        self._offers = Offers((host_queue(settings.host_name), self._care_queue, SHARED_QUEUE))
         self._placement = Placement(settings)
         self._fellows = Fellows(
             settings.host_name, heartbeat_seconds=settings.heartbeat_seconds, poll_seconds=settings.poll_seconds
@@ -274,7 +275,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         return state.is_pending()
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        return await offered_runs(self.client, [host_queue(self.name), self._care_queue, SHARED_QUEUE])
+        return await self._offers.runs(self.client)
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         here, again = await self._placement.fitting(self.client, flow_run_response, free_slots=self._free_slots)
