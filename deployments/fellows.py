@@ -48,19 +48,25 @@ class Fellows:
             return []
         return [run for run in await going_on(client) if owner_of(run) in gone]
 
-    async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> tuple[set[UUID], set[UUID]]:
-        """Of the runs that this host executes those that others have ended, and those that somebody cancels.
+    async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> set[UUID]:
+        """Of the runs that this host executes those that others have ended.
 
-        The first have been in a final state at two looks in a row: another host has settled them while this one seemed
-        to be gone. A run's own process sets its final state a moment before it ends: hence two looks. The second are
-        told by events, too, which may be lost. Raises ``httpx.HTTPError``.
+        They have been in a final state at two looks in a row: another host has settled them while this one seemed to be
+        gone. A run's own process sets its final state a moment before it ends: hence two looks. Raises
+        ``httpx.HTTPError``.
         """
-        final, cancelling = set[UUID](), set[UUID]()
+        final = set[UUID]()
         if executed:
             asked = FlowRunFilter(id=FlowRunFilterId(any_=list(executed)))
             found = await client.read_flow_runs(flow_run_filter=asked, limit=PAGE)
             final = {run.id for run in found if run.state is not None and run.state.is_final()}
-            cancelling = {run.id for run in found if run.state is not None and run.state.is_cancelling()}
         twice = final & self._ended_elsewhere
         self._ended_elsewhere = final
-        return twice, cancelling
+        return twice
+
+
+async def cancelling(client: PrefectClient, executed: Collection[UUID]) -> list[UUID]:
+    """Of the runs that this host executes those that somebody cancels; raises ``httpx.HTTPError``."""
+    wanted = {"id": {"any_": [str(run) for run in executed]}, "state": {"type": {"any_": ["CANCELLING"]}}}
+    answer = await client.request("POST", "/flow_runs/filter", json={"flow_runs": wanted, "limit": PAGE})
+    return [UUID(run["id"]) for run in answer.json()]

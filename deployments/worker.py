@@ -45,7 +45,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, P
 from caisson.reaping import Word
 from caisson.settings import Settings
 from deployments.backoff import Backoff
-from deployments.fellows import Fellows
+from deployments.fellows import Fellows, cancelling
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
@@ -63,8 +63,10 @@ logger = logging.getLogger("caisson.worker")
 
 SCHEDULED = "prefect.flow-run.Scheduled"
 CANCELLING = "prefect.flow-run.Cancelling"
-# A cancelled build is gone within ten seconds: what its own clean-up takes, or else what killing and reaping it takes.
+# A cancelled build is gone within ten seconds: what its own clean-up takes, or else what killing and reaping it takes;
+# and before that the time until a cancel is noticed whose event was lost.
 CANCEL_GRACE_SECONDS = 6.0
+CANCEL_LOOK_SECONDS = 2.0
 ABANDONED_GRACE_SECONDS = 8.0
 ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
@@ -175,6 +177,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
                 services.start_soon(self._listen_for_ever)
                 services.start_soon(self._synchronize_for_ever)
                 services.start_soon(self._reconcile_for_ever)
+                services.start_soon(self._look_for_cancels_for_ever)
                 logger.info("Worker %s takes runs of %s", self.name, self._work_pool_name)
                 on_ready()
                 await stop.requested.wait()
@@ -206,6 +209,16 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         while True:
             await anyio.sleep(self._settings.poll_seconds)
             await self._reconcile()
+
+    async def _look_for_cancels_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(CANCEL_LOOK_SECONDS)
+            try:
+                if executed := self._supervised_now():
+                    for flow_run_id in await cancelling(self.client, executed):
+                        self._start_soon(self._cancel, flow_run_id, CANCELLED)
+            except Exception as error:
+                logger.warning("Can't look for runs that are cancelled: %s", error)
 
     async def _tell_others(self) -> None:
         await self._placement.refresh(self.client)
@@ -458,10 +471,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             for flow_run in await self._fellows.abandoned(self.client):
                 logger.info("Run %s was on host %s, which is gone", flow_run.id, owner_of(flow_run))
                 await self._settle(flow_run.id, Why.HOST_GONE, None, None)
-            ended, cancelling = await self._fellows.ended_elsewhere(self.client, list(self._processes))
-            for flow_run_id in cancelling:
-                self._start_soon(self._cancel, flow_run_id, CANCELLED)
-            for flow_run_id in ended:
+            for flow_run_id in await self._fellows.ended_elsewhere(self.client, list(self._processes)):
                 logger.warning("Run %s was settled while this host seemed to be gone: it is ended", flow_run_id)
                 if process := self._processes.get(flow_run_id):
                     self._start_soon(_end, flow_run_id, process, CANCEL_GRACE_SECONDS)

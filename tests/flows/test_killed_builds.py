@@ -12,23 +12,29 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from caisson.cgroups import CGROUP_ROOT
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ImageInfo
+from caisson.errors import BuildCancelled
 from caisson.plan import reference_under_construction
+from caisson.tokens import make_grant
 from deployments.state import StateDir, recorded_run
+from deployments.token_store import TokenStore
 from deployments.trigger import FlowRunId, cancel
 from tests.conftest import find_engines
 from tests.engine.repositories import Repository, git
 from tests.flows.build_host import BASE, HELD, BuildHost, build_host
-from tests.flows.caisson_host import CaissonHost, wait_for
+from tests.flows.caisson_host import ROOT, CaissonHost, free_port, wait_for
 
 TAGGED = ("remove_builder", "push_image")
 """The steps in which the image has its tags already."""
@@ -39,7 +45,8 @@ WITHOUT_BUILDER = ("check_mounts", "check_disk")
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iterator[BuildHost]:
     directory = tmp_path_factory.mktemp("killed")
-    with build_host(directory, f"killed-{os.getpid()}", find_engines()[0], like=caisson, variables={}) as host:
+    gateway = {"CAISSON_GATEWAY_PORT": str(free_port())}
+    with build_host(directory, f"killed-{os.getpid()}", find_engines()[0], like=caisson, variables=gateway) as host:
         yield host
         host.remove_images(*(f"{place}caisson-test/killed" for place in ("", f"{host.registry_address}/")))
 
@@ -156,11 +163,14 @@ class DeafBuild:
 
 @pytest.fixture(params=["classic", "buildkit"])
 def deaf(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Callable[..., DeafBuild]]:
-    def start(**limits: float) -> DeafBuild:
+    def start(by: Callable[[Repository, str], FlowRunId] | None = None, **limits: float) -> DeafBuild:
         mark = f"{random.randrange(10**7, 10**8)}"
         repository = host.repository("deaf", f"{BASE}RUN {DEAF.format(mark=mark)}\n")
         body = {"memory": "512m", **limits}
-        run = host.build(repository, "caisson-test/deaf", builder=request.param, limits=body)
+        if by is not None:
+            run = by(repository, request.param)
+        else:
+            run = host.build(repository, "caisson-test/deaf", builder=request.param, limits=body)
         host.wait_for_line(run, "it-sleeps")
         return DeafBuild(host, run, mark)
 
@@ -176,10 +186,42 @@ def _all_is_gone(build: DeafBuild, since: float) -> None:
 def test_a_cancel_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
     build = deaf()
     began = time.monotonic()
-    # As the button in Prefect's UI does, and `caisson build` on Ctrl-C.
+    # As the button in Prefect's UI does.
     with build.host.caisson.api as api:
         api.post(f"/flow_runs/{build.run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     _all_is_gone(build, began)
+    assert build.host.caisson.wait_for_state(build.run, "Cancelled", seconds=5)
+
+
+def test_a_delete_by_the_api_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
+    build = deaf()
+    caisson = build.host.caisson
+    token, _ = TokenStore.of(caisson.settings).create(build.run, make_grant(["build"]), lifetime=None)
+    url = f"http://127.0.0.1:{caisson.settings.gateway_port}/api/builds/{build.run}"
+    began = time.monotonic()
+    assert httpx.delete(url, headers={"Authorization": f"Bearer {token}"}).status_code == 202
+    _all_is_gone(build, began)
+    assert caisson.wait_for_state(build.run, "Cancelled", seconds=5)
+
+
+def test_ctrl_c_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild], host: BuildHost) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def by_command_line(repository: Repository, builder: str) -> FlowRunId:
+        program = str(Path(sys.executable).with_name("caisson"))
+        what = (host.url(repository), "--image", "caisson-test/deaf", "--builder", builder, "--memory", "512m")
+        process = subprocess.Popen(
+            [program, "build", *what], env=host.caisson.env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return FlowRunId(process.stdout.readline().split()[1].rstrip(":"))
+
+    build = deaf(by_command_line)
+    began = time.monotonic()
+    started[0].send_signal(signal.SIGINT)
+    _all_is_gone(build, began)
+    assert started[0].wait(5) == BuildCancelled.exit_code
     assert build.host.caisson.wait_for_state(build.run, "Cancelled", seconds=5)
 
 

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from prefect.workers.base import BaseWorker
 
+from deployments import worker as worker_module
 from deployments.worker import CaissonWorker
 
 
@@ -76,3 +77,46 @@ def test_of_several_polls_that_are_due_one_task_waits_for_the_first() -> None:
 
     run(many)
     assert len(started) == 2
+
+
+def test_a_cancel_whose_event_was_lost_is_noticed_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_module.CANCEL_LOOK_SECONDS + worker_module.CANCEL_GRACE_SECONDS < 9
+    monkeypatch.setattr(worker_module, "CANCEL_LOOK_SECONDS", 0.01)
+    runs, asked = [uuid4(), uuid4()], list[Any]()
+
+    class Client:
+        async def request(self, method: str, path: str, *, json: dict[str, Any]) -> Any:
+            asked.append((method, path, json["flow_runs"]))
+            if len(asked) == 1:
+                raise RuntimeError("500 Internal Server Error")
+            return SimpleNamespace(json=lambda: [{"id": str(runs[1])}])
+
+    async def look() -> None:
+        noticed = anyio.Event()
+
+        def start_soon(function: Any, run: object, _: str) -> None:
+            assert (function.__name__, run) == ("_cancel", runs[1])
+            noticed.set()
+
+        found = worker(_client=Client(), _supervised=set(runs), _submitting_flow_run_ids=set(), _start_soon=start_soon)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(found._look_for_cancels_for_ever)
+                await noticed.wait()
+                group.cancel_scope.cancel()
+
+    run(look)
+    method, path, wanted = asked[-1]
+    assert (method, path, wanted["state"]) == ("POST", "/flow_runs/filter", {"type": {"any_": ["CANCELLING"]}})
+    assert set(wanted["id"]["any_"]) == set(map(str, runs))
+
+
+def test_who_executes_nothing_asks_for_no_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CANCEL_LOOK_SECONDS", 0.01)
+
+    async def look() -> None:
+        found = worker(_client=None, _supervised=set(), _submitting_flow_run_ids=set())
+        with anyio.move_on_after(0.1):
+            await found._look_for_cancels_for_ever()
+
+    run(look)
