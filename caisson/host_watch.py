@@ -7,7 +7,10 @@ and all hosts would seem to be gone in the moment of its return. So what was obs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
+
+HEARTBEATS_MISSED = 3
+"""As many as Prefect's server lets pass before it calls a worker offline."""
 
 
 class HostWatch:
@@ -31,3 +34,24 @@ class HostWatch:
             for host, beat in heartbeats.items()
         }
         return frozenset(host for host, (_, since) in self._heard.items() if now - since >= self._timeout)
+
+
+def hosts_to_settle(observer: str, others: Collection[str], *, silent: Set[str], offline: Set[str]) -> frozenset[str]:
+    """The hosts that are gone, by the observer's watch and by Prefect's, if their runs are the observer's to settle.
+
+    Of the hosts that are left it is the first by name, so that two rarely do the same; where none is left it is a
+    server that has no worker beside it, whose name is empty.
+
+    >>> sorted(hosts_to_settle("b2", ["b1", "b3"], silent={"b1", "b3"}, offline={"b1", "b3"}))
+    ['b1', 'b3']
+    >>> hosts_to_settle("b2", ["b1", "b3"], silent={"b3"}, offline={"b3"})
+    frozenset()
+    >>> sorted(hosts_to_settle("", ["b1"], silent={"b1"}, offline={"b1"}))
+    ['b1']
+    >>> hosts_to_settle("", ["b1", "b3"], silent={"b3"}, offline={"b3"})
+    frozenset()
+    """
+    gone = silent & offline
+    first = min({observer, *(set(others) - silent - offline)})
+    is_mine = observer == first if observer else set(others) <= gone
+    return frozenset(gone) if is_mine else frozenset()

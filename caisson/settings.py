@@ -191,7 +191,8 @@ class Settings(BaseSettings):
         30,
         description="How often this host's worker says that it lives; three misses in a row: it is gone",
         ge=1,
-        le=40,
+        # Three of them, and the time to notice and settle, are to be less than two minutes.
+        le=30,
     )
     cache_wait_seconds: float = Field(
         2,

@@ -10,13 +10,11 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 
-from caisson.host_watch import HostWatch
+from caisson.host_watch import HEARTBEATS_MISSED, HostWatch, hosts_to_settle
 from deployments.leftovers import going_on
 from deployments.names import POOL
 from deployments.ownership import owner_of
 
-HEARTBEATS_MISSED = 3
-"""As many as Prefect's server lets pass before it calls a worker offline."""
 PAGE = 200
 
 
@@ -32,9 +30,7 @@ class Fellows:
         self._ended_elsewhere: set[UUID] = set()
 
     async def abandoned(self, client: PrefectClient) -> list[FlowRun]:
-        """What hosts that are gone have left going on, if it is this host's to settle: of those that are left it is
-        the first by name, so that two rarely do the same. Raises ``httpx.HTTPError``.
-        """
+        """What hosts that are gone have left going on, if it is this host's to settle. Raises ``httpx.HTTPError``."""
         workers = await client.read_workers_for_work_pool(POOL)
         heartbeats = {
             worker.name: worker.last_heartbeat_time.isoformat()
@@ -43,10 +39,8 @@ class Fellows:
         }
         silent = self._watch.look(time.monotonic(), heartbeats)
         offline = {worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE}
-        gone = silent & offline
-        if not gone or self._host != min({self._host, *(heartbeats.keys() - silent - offline)}):
-            return []
-        return [run for run in await going_on(client) if owner_of(run) in gone]
+        gone = hosts_to_settle(self._host, heartbeats, silent=silent, offline=offline)
+        return [run for run in await going_on(client) if owner_of(run) in gone] if gone else []
 
     async def ended_elsewhere(self, client: PrefectClient, executed: Collection[UUID]) -> set[UUID]:
         """Of the runs that this host executes those that others have ended.

@@ -14,7 +14,7 @@ from caisson.errors import ServiceUnreachable
 from caisson.placing import hold_reason
 from deployments.hosts import VARIABLE_PREFIX, HostRecord
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_of_queue, host_queue
-from deployments.ownership import owner
+from deployments.ownership import owner_of_document
 from deployments.prefect_api import PrefectApi
 
 State = Literal["online", "draining", "stopped", "offline"]
@@ -116,11 +116,12 @@ def _state(
 
 def running_builds(api: PrefectApi) -> Counter[str]:
     """How many builds go on, by the host that has taken them."""
-    return Counter(
-        owner(run.get("work_queue_name") or "", run["state_type"], _message(run), run.get("labels") or {})
-        for run in _runs(api, _GOING_ON)
-        if not _is_care(run)
-    )
+    return Counter(owner_of_document(run) for run in going_on(api) if not _is_care(run))
+
+
+def going_on(api: PrefectApi) -> list[dict[str, Any]]:
+    """The runs of all hosts that go on by their states, builds or not; raises ``ServiceUnreachable``."""
+    return _runs(api, _GOING_ON)
 
 
 def queued_builds(api: PrefectApi) -> Counter[str]:
@@ -176,10 +177,6 @@ def ago(moment: datetime | None, now: datetime) -> str:
 def _is_care(run: dict[str, Any]) -> bool:
     queue = run.get("work_queue_name") or ""
     return queue == care_queue(host_of_queue(queue))
-
-
-def _message(run: dict[str, Any]) -> str:
-    return str((run.get("state") or {}).get("message") or "")
 
 
 def _runs(api: PrefectApi, states: list[str]) -> list[dict[str, Any]]:

@@ -32,6 +32,13 @@ def owner(queue: str, state_type: str, message: str, labels: Mapping[str, object
     return str(labels.get(WORKER_LABEL, ""))
 
 
+def owner_of_document(run: Mapping[str, Any]) -> str:
+    """The same of a flow run as Prefect's API has it."""
+    state = run.get("state") or {}
+    message, labels = str(state.get("message") or ""), run.get("labels") or {}
+    return owner(str(run.get("work_queue_name") or ""), str(run["state_type"]), message, labels)
+
+
 def owner_of(flow_run: Any) -> str:
     """The same of a ``FlowRun`` of Prefect's client, which is not imported here: that takes a second."""
     state = flow_run.state

@@ -12,7 +12,7 @@ from caisson.queueing import NEXT, HostRoom, Waiting, plan_queue, priority_of
 from caisson.settings import Settings
 from deployments.host_states import HostState, host_states, reason_of_all
 from deployments.names import host_of_queue
-from deployments.ownership import owner
+from deployments.ownership import owner_of_document
 from deployments.prefect_api import PrefectApi
 from deployments.queued import build_runs, repository_of
 from deployments.trigger import FlowRunId
@@ -43,7 +43,7 @@ def places(api: PrefectApi, settings: Settings) -> list[QueuePlace]:
         return []
     going_on = build_runs(api, ["PENDING", "RUNNING", "CANCELLING"])
     queued = {queue: len(line) for queue, line in lines.items()}
-    hosts = host_states(api, running=Counter(map(_host_of, going_on)), queued=queued)
+    hosts = host_states(api, running=Counter(map(owner_of_document, going_on)), queued=queued)
     found: list[QueuePlace] = []
     for queue, line in lines.items():
         plan = plan_queue(line, _room(queue, going_on, hosts, settings), now)
@@ -56,7 +56,7 @@ def places(api: PrefectApi, settings: Settings) -> list[QueuePlace]:
 
 def _room(queue: str, going_on: list[dict[str, Any]], hosts: list[HostState], settings: Settings) -> HostRoom:
     name = host_of_queue(queue)
-    mine = [run for run in going_on if name and _host_of(run) == name]
+    mine = [run for run in going_on if name and owner_of_document(run) == name]
     served: dict[str, datetime] = {}
     for run in mine:
         if (started := _time(run.get("start_time"))) is not None:
@@ -71,12 +71,6 @@ def _room(queue: str, going_on: list[dict[str, Any]], hosts: list[HostState], se
 
 def _repository(run: Mapping[str, Any]) -> str:
     return repository_of(run.get("parameters") or {})
-
-
-def _host_of(run: Mapping[str, Any]) -> str:
-    state = run.get("state") or {}
-    labels = run.get("labels") or {}
-    return owner(str(run.get("work_queue_name") or ""), str(run["state_type"]), str(state.get("message") or ""), labels)
 
 
 def _time(text: str | None) -> datetime | None:

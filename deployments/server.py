@@ -41,10 +41,14 @@ def url_of(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server_command(settings: Settings) -> list[str]:
-    """uvicorn on Prefect's app: what ``prefect server start`` does, in one process instead of two."""
+def server_command(settings: Settings, *, alone: bool = False) -> list[str]:
+    """uvicorn on Prefect's app: what ``prefect server start`` does, in one process instead of two.
+
+    ``alone``: no launcher keeps a worker alive beside it.
+    """
     return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "deployments.server_app:create_app"),
+        *(sys.executable, "-m", "uvicorn", "--factory"),
+        f"deployments.server_app:{'create_lone_app' if alone else 'create_app'}",
         *("--host", settings.server_host, "--port", str(settings.server_port)),
         *("--log-level", "warning", "--timeout-keep-alive", "60", "--timeout-graceful-shutdown", "3"),
     ]
@@ -56,7 +60,7 @@ def run_server(settings: Settings) -> NoReturn:
     """
     state = StateDir(settings.state_dir).create()
     check_server(settings)
-    command = server_command(settings)
+    command = server_command(settings, alone=True)
     os.execve(command[0], command, server_environment(settings, state, os.environ))  # noqa: S606
 
 
@@ -78,6 +82,8 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         # Kept in memory, the lease of a dead holder would never come back after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+        # A host that is gone is called offline so much later than it could be.
+        "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "5",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # A run each minute makes nearly all of them, and its states are in the database a second time.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(

@@ -58,6 +58,14 @@ def create_app() -> SameOrigin:
     return SameOrigin(prefects(final=True), origins)
 
 
+def create_lone_app() -> SameOrigin:
+    """The same for a server without a worker beside it, which looks after runs that no host is left to settle."""
+    from deployments.lone_server import LoneServer
+
+    LoneServer.of(load_settings()).start()
+    return create_app()
+
+
 def _with_our_connections(
     dialect: sqlalchemy.Dialect, _record: object, _arguments: object, keywords: dict[str, Any]
 ) -> None:

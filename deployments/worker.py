@@ -71,6 +71,7 @@ ABANDONED_GRACE_SECONDS = 8.0
 ANNOUNCE_SECONDS = 3.0
 REAP_SECONDS = 15.0
 FORK_SERVER_SECONDS = 10.0
+RECONCILE_SECONDS = 10.0
 SETTLE_ATTEMPTS = 20
 POLL_GAP_SECONDS = 0.2
 FULL_POLL_GAP_SECONDS = 2.0
@@ -207,7 +208,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     async def _reconcile_for_ever(self) -> None:
         # Not only when nothing happens for long: on many hosts something always does.
         while True:
-            await anyio.sleep(self._settings.poll_seconds)
+            await anyio.sleep(min(self._settings.poll_seconds, RECONCILE_SECONDS))
             await self._reconcile()
 
     async def _look_for_cancels_for_ever(self) -> None:
