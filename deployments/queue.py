@@ -44,6 +44,7 @@ KEY_TAG = "caisson:key="
 ASKED_LABEL = "caisson.asked"
 _ENDED_LATELY = timedelta(hours=2)
 _GOES_ON = (WAITS, "PENDING", "RUNNING")
+_ENDS = ("CANCELLING", "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ def enqueue(
     mark = mark_of(asker) if asker else ""
     marks = [equal, *([ASKER_TAG + mark] if mark else [])]
     branch: list[PushedRun] = []
-    if supersede:
-        marks.append(_branch_tag(target, wanted))
-        branch = [_pushed(run) for run in _find(api, tags=marks[-1:])]
     found = _find_equal(api, equal, wanted)
     if supersede:
+        marks.append(_branch_tag(target, wanted))
+        branch = _branch(api, marks[-1], [_pushed(run) for run in found])
         found = [run for run in found if may_join(_pushed(run), branch, mark=mark, superseding=superseding)]
     if found:
         run, created = found[-1], False
@@ -164,6 +164,16 @@ def _find_equal(api: PrefectApi, equal: str, asked: BuildRequest) -> list[dict[s
     # What a branch means may have changed since a build of it began.
     fixed = bool(asked.commit) or is_full_sha(asked.ref)
     return _find(api, states=_GOES_ON if fixed else (WAITS,), tags=[equal])
+
+
+def _branch(api: PrefectApi, tag: str, equal: Sequence[PushedRun]) -> list[PushedRun]:
+    """The runs of a branch: those that go on, and those that have ended since ``equal`` ones were asked for."""
+    runs = _find(api, states=_GOES_ON, tags=[tag])
+    if equal:
+        # By Prefect's clock, which may not be the asker's.
+        since = min(run.asked for run in equal) - _ENDED_LATELY
+        runs += _find(api, states=_ENDS, tags=[tag], expected_start_time={"after_": since.isoformat()})
+    return [_pushed(run) for run in runs]
 
 
 def _pushed(run: Mapping[str, Any]) -> PushedRun:
