@@ -84,6 +84,7 @@ _DESCRIPTIONS = {
     BuildState.FAILURE: "The image could not be built",
     BuildState.CANCELLED: "The build was cancelled",
 }
+_SUPERSEDED = "A newer push is built instead"
 
 
 @dataclass(frozen=True)
@@ -132,23 +133,30 @@ def api_of(hook: Hook) -> str:
     return f"https://{host}/{path}"
 
 
-def status_message(hook: Hook, *, sha: str, ref: str, context: str, state: BuildState, link: str) -> StatusMessage:
+def status_message(
+    hook: Hook, *, sha: str, ref: str, context: str, state: BuildState, link: str | None
+) -> StatusMessage:
     """What the provider is told: GitHub "Create a commit status", GitLab "Set commit status", Gitea
     "repoCreateStatus", Bitbucket "Create a build status for a commit".
+
+    ``link`` is the run's page; None: there is no run, and there was none to cancel, so that a newer push came before.
     """
     api, name, word = api_of(hook), hook.expected_name, _STATES[hook.provider][state]
-    description = _DESCRIPTIONS[state]
+    description = _SUPERSEDED if link is None and state is BuildState.CANCELLED else _DESCRIPTIONS[state]
+    target = {"target_url": link} if link else {}
     commit = quote(sha, safe="")
     if hook.provider is Provider.GITLAB:
-        body = {"state": word, "name": context, "target_url": link, "description": description}
+        body = {"state": word, "name": context, "description": description, **target}
         if _HEADS.match(ref):
             body["ref"] = _HEADS.sub("", ref, count=1)
         return StatusMessage(f"{api}/projects/{quote(name, safe='')}/statuses/{commit}", body)
     path = quote(name)
     if hook.provider is Provider.BITBUCKET:
-        body = {"key": _key(context), "state": word, "name": context, "url": link, "description": description}
+        # It asks for an address always.
+        url = link or f"https://bitbucket.org/{path}"
+        body = {"key": _key(context), "state": word, "name": context, "url": url, "description": description}
         return StatusMessage(f"{api}/repositories/{path}/commit/{commit}/statuses/build", body)
-    body = {"state": word, "context": context, "target_url": link, "description": description}
+    body = {"state": word, "context": context, "description": description, **target}
     return StatusMessage(f"{api}/repos/{path}/statuses/{commit}", body)
 
 

@@ -214,7 +214,7 @@ class WebhookWorker:
                 ref=build.ref,
                 context=build.context,
                 state=build.state,
-                link=(link or self._default_link()).replace("{run}", build.flow_run_id),
+                link=(link or self._default_link()).replace("{run}", build.flow_run_id) if build.flow_run_id else None,
             )
             status, answer = self._post(hook, message)
             found = verdict(hook.provider, status, answer)

@@ -87,6 +87,14 @@ def test_what_each_provider_is_told(provider: Provider, state: BuildState, url: 
 
 
 @pytest.mark.parametrize("provider", Provider)
+def test_a_push_that_a_newer_one_came_before_is_told_so_and_links_to_no_run(provider: Provider) -> None:
+    body = status_message(HOOKS[provider], sha=SHA, ref="r", context="c", state=BuildState.CANCELLED, link=None).body
+    assert body["description"] == "A newer push is built instead"
+    assert "target_url" not in body
+    assert body.get("url", "https://bitbucket.org/team/app") == "https://bitbucket.org/team/app"
+
+
+@pytest.mark.parametrize("provider", Provider)
 @pytest.mark.parametrize("state", BuildState)
 def test_every_state_has_a_word_and_no_message_tells_of_the_host(provider: Provider, state: BuildState) -> None:
     body = status_message(HOOKS[provider], sha=SHA, ref="r", context="c", state=state, link=LINK).body
