@@ -257,6 +257,8 @@ _ATTRIBUTES = {
     "no-cache": re.compile(rf"(?:{_STAGE}(?:,{_STAGE})*)?"),
     # "local" takes the engine's image where it has one; "pull" is --pull.
     "image-resolve-mode": re.compile("local|pull|default"),
+    # Less than the policy gives.
+    "force-network-mode": re.compile("none"),
 }
 # Where the context comes from, for a provenance that is not made here: understood, and left out.
 _LEFT_OUT = frozenset({"vcs:source", "vcs:revision", "vcs:localdir:context", "vcs:localdir:dockerfile"})

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from caisson.guard import buildkit_rules
+from caisson.guard.buildkit_rules import BuildIds, judge
 from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN, STATUS
-from caisson.guard.grpc import with_prefix
+from caisson.guard.grpc import Call, with_prefix
 from caisson.guard.grpc_mediator import Passed
 from caisson.guard.http2 import Frame, Type, window_update, write_settings
+from caisson.guard.policy import GuardPolicy
 from caisson.guard.protobuf import ProtobufError, Schema, encode, parse
 from caisson.guard.session_mediator import SessionMediator
 from caisson.guard.verdict import Denied
-from tests.buildkit_client import BRIDGE, CONTROL, GREETING, Client, mediator, pb, read_calls, solve
+from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, POLICY, Client, mediator, pb, read_calls, solve
 
 schemas = st.sampled_from([CONTROL_SOLVE, BRIDGE_SOLVE, RETURN, STATUS])
 texts = st.text(max_size=8)
@@ -34,6 +39,80 @@ def test_a_message_is_understood_or_refused_and_what_was_written_reads_the_same(
     assert parse(schema, encode(message)) == message
     with pytest.raises(ProtobufError):
         parse(schema, data + b"\x07")
+
+
+given_attributes = st.dictionaries(
+    st.sampled_from([
+        "filename", "dockerfilekey", "target", "no-cache", "image-resolve-mode", "force-network-mode", "cgroup-parent",
+        "context", "source", "cmdline", "vcs:source", "label:caisson.build", "label:other", "build-arg:A",
+        "build-arg:BUILDKIT_SYNTAX", "build-arg:BUILDKIT_CACHE_MOUNT_NS", "other",
+    ]),
+    st.sampled_from(["", "a", "Dockerfile", "dockerfile", "pull", "none", "host", "x/y:1", "x/y:1 z", "b1", "team",
+                     "/docker/abc"]) | texts,
+    max_size=4,
+)  # fmt: skip
+frontends = st.sampled_from(["dockerfile.v0", "gateway.v0"])
+calls = st.one_of(
+    st.tuples(paths, messages),
+    st.builds(
+        lambda frontend, given: (f"{BRIDGE}Solve", pb((2, frontend), (3, given), (5, 1), (6, 1))),
+        frontends,
+        given_attributes,
+    ),
+    st.builds(
+        lambda frontend, given: (f"{CONTROL}Solve", solve((6, frontend), (7, given))), frontends, given_attributes
+    ),
+)
+WIDER: dict[str, dict[str, object]] = {
+    "network": {"network_mode": "default"},
+    "frontends": {"frontends": frozenset({"x/y:1"})},
+}
+NARROW = replace(POLICY, network_mode="none")
+
+
+def is_allowed(path: str, message: bytes, policy: GuardPolicy) -> bool:
+    try:
+        judge(Call(path, build_id=BUILD if path.startswith(BRIDGE) else ""), message, policy, BuildIds())
+    except Denied:
+        return False
+    return True
+
+
+def without_network() -> bytes:
+    return pb((2, "dockerfile.v0"), (3, {"force-network-mode": "none"}), (5, 1), (6, 1))
+
+
+@given(calls, st.sampled_from(sorted(WIDER)), st.booleans())
+@example(call=(f"{BRIDGE}Solve", without_network()), what="network", narrow=True)
+def test_a_wider_policy_never_denies_more_of_buildkit(call: tuple[str, bytes], what: str, narrow: bool) -> None:
+    policy = NARROW if narrow else POLICY
+    if is_allowed(*call, policy):
+        assert is_allowed(*call, replace(policy, **WIDER[what]))  # type: ignore[arg-type]
+
+
+@given(calls, st.sampled_from(sorted(buildkit_rules.METHODS)))
+def test_without_a_method_no_call_is_allowed_that_was_not(call: tuple[str, bytes], method: str) -> None:
+    allowed = is_allowed(*call, POLICY)
+    fewer = {path: known for path, known in buildkit_rules.METHODS.items() if path != method}
+    with patch.object(buildkit_rules, "METHODS", fewer):
+        assert is_allowed(*call, POLICY) == (allowed and call[0] != method)
+
+
+@given(given_attributes, st.sampled_from(sorted(buildkit_rules._ATTRIBUTES)))
+def test_without_an_attribute_no_build_is_allowed_that_was_not(given: dict[str, str], name: str) -> None:
+    message = pb((2, "dockerfile.v0"), (3, given), (5, 1), (6, 1))
+    allowed = is_allowed(f"{BRIDGE}Solve", message, POLICY)
+    fewer = {key: pattern for key, pattern in buildkit_rules._ATTRIBUTES.items() if key != name}
+    with patch.object(buildkit_rules, "_ATTRIBUTES", fewer):
+        assert is_allowed(f"{BRIDGE}Solve", message, POLICY) == (allowed and name not in given)
+
+
+def test_a_wider_policy_makes_something_of_buildkit_possible() -> None:
+    """Else that it denies no more would say nothing."""
+    given = {"source": "x/y:1", "cmdline": "x/y:1", "build-arg:BUILDKIT_SYNTAX": "x/y:1"}
+    message = pb((2, "gateway.v0"), (3, given), (5, 1), (6, 1))
+    assert not is_allowed(f"{BRIDGE}Solve", message, NARROW)
+    assert is_allowed(f"{BRIDGE}Solve", message, replace(NARROW, **WIDER["frontends"]))  # type: ignore[arg-type]
 
 
 def outcome(data: bytes, step: int) -> tuple[bytes, str]:

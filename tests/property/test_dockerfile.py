@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caisson.guard.dockerfile import Dockerfile, Instruction, parse_dockerfile
+from caisson.guard.dockerfile_hosts import Resolver
 from caisson.guard.dockerfile_lines import MAX_SIZE, Dialect
 from caisson.guard.dockerfile_policy import DockerfilePolicy, Finding, check_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs, Kind, resolve_stages
 from caisson.guard.dockerfile_words import DockerfileError
-from caisson.reference import parse_repository
+from caisson.reference import parse_reference, parse_repository
 
 dialects = st.sampled_from(Dialect)
 kinds: st.SearchStrategy[Kind] = st.sampled_from(["buildkit", "classic"])
@@ -82,10 +84,20 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map
 words = st.sampled_from(
     ["a", "$A", "${A:-b}", "'q r'", "x=1", "A=$B", "http://10.0.0.1/x", "team/other", "caisson.local/x"]
 )
+images = st.builds(
+    "{}{}".format,
+    st.sampled_from(
+        ["x", "team/other", "10.0.0.9:5000/a", "10.0.0.9:5001/a", "registry.example/b", "unknown.example/c"]
+    ),
+    st.sampled_from(["", ":1", "@sha256:" + "a" * 64]),
+)
 lines = st.one_of(
     st.sampled_from(["ENV A=1", "ARG A", "ARG B=2", "RUN --network=host x", "RUN --security=insecure x", "USER a"]),
     st.builds("ADD {} /x".format, words),
     st.builds("COPY --from={} a /x".format, st.sampled_from(["a", "0", "team/other", "caisson.local/x", "beef"])),
+    st.builds("COPY --from={} a /x".format, images),
+    st.builds("RUN --mount=type=bind,from={} x".format, images),
+    st.builds("FROM {}".format, images),
     st.builds("LABEL a={}".format, words),
     st.builds("FROM {} AS s".format, st.sampled_from(["a", "$A", "s", "caisson.local/x", "team/other", "beef"])),
     st.builds("RUN --device=a x".format),
@@ -94,20 +106,36 @@ lines = st.one_of(
 )
 files = st.lists(lines, max_size=12).map(lambda body: "\n".join(["ARG A=b", "FROM scratch AS a", *body]) + "\n")
 
-HOSTS = ("10.0.0.0/8", ".corp", "example.com")
-FOREIGN = frozenset({parse_repository("team/other")})
-RESERVED = frozenset({parse_repository("caisson.local/x")})
+FOREIGN = ("team/other", "10.0.0.9:5000/a", "caisson.local/x")
+# What may be allowed, entry by entry, and what a policy has to know of it.
+ALLOWS: dict[str, tuple[object, ...]] = {
+    "allowed_hosts": ("10.0.0.0/8", ".corp", "example.com"),
+    "registries": ("10.0.0.9:5000", "registry.example"),
+    "shared_repositories": tuple(map(parse_repository, FOREIGN)),
+    "own_images": tuple(map(parse_reference, ("team/other:1", "team/other:latest", "10.0.0.9:5000/a:latest"))),
+    "frontends": ("x/y:1", "x/y:2"),
+    "base_images": ("x", "team/other", "10.0.0.9:5000/a", "registry.example/b"),
+}
+SWITCHES = ("host_network", "insecure", "devices", "unresolved", "unjudged_hosts")
+ADDRESSES = {"example.com": ("1.1.1.1",), "registry.example": ("10.0.0.7",)}
+STRICT = DockerfilePolicy(
+    Dialect.HEREDOCS, "caisson.local", frozenset(map(parse_repository, FOREIGN)), follows_syntax=True
+)
+
+
+def allowing(policy: DockerfilePolicy, name: str, entries: Iterable[object]) -> DockerfilePolicy:
+    kind = type(getattr(STRICT, name) or ())
+    return replace(policy, **{name: kind(entries)})
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> DockerfilePolicy:
-    return DockerfilePolicy(
-        draw(dialects),
-        "caisson.local",
-        FOREIGN,
-        base_images=draw(st.none() | st.just(()) | st.just(("a", "b"))),
-        unjudged_hosts=draw(st.booleans()),
-    )
+    policy = replace(STRICT, dialect=draw(dialects), follows_syntax=draw(st.booleans()))
+    policy = replace(policy, **{name: draw(st.booleans()) for name in SWITCHES})
+    for name, entries in ALLOWS.items():
+        if name != "base_images" or draw(st.booleans()):
+            policy = allowing(policy, name, draw(st.lists(st.sampled_from(entries), unique=True)))
+    return policy
 
 
 @given(texts | st.binary(max_size=200), dialects, kinds, texts)
@@ -168,40 +196,70 @@ def test_instructions_in_small_letters_are_the_same(text: str, dialect: Dialect)
     assert _read(smaller, dialect) == _read(text, dialect)
 
 
-def _findings(text: str, policy: DockerfilePolicy, kind: Kind) -> set[Finding]:
+def _findings(text: str, policy: DockerfilePolicy, kind: Kind, resolve: Resolver | None = None) -> set[Finding]:
     try:
-        return set(check_dockerfile(text, policy, BuildInputs(kind)))
-    except DockerfileError:
-        assume(False)
-        raise
+        return set(check_dockerfile(text, policy, BuildInputs(kind), resolve))
+    except DockerfileError as error:
+        return {Finding("invalid", error.line, error.reason)}
 
 
-@given(files, policies(), kinds, st.sampled_from(["hosts", "shared", "base", "frontends", "switch"]), st.data())
-def test_one_more_thing_allowed_never_denies_more(
-    text: str, policy: DockerfilePolicy, kind: Kind, what: str, data: st.DataObject
+syntaxes = st.sampled_from(["", "# syntax=x/y:1\n"])
+resolvers = st.sampled_from([None, lambda name: ADDRESSES.get(name, ())])
+
+
+@given(syntaxes, files, policies(), kinds, resolvers, st.sampled_from([*ALLOWS, *SWITCHES]), st.data())
+def test_one_more_thing_allowed_never_denies_more_and_one_less_never_allows_more(
+    syntax: str,
+    text: str,
+    policy: DockerfilePolicy,
+    kind: Kind,
+    resolve: Resolver | None,
+    name: str,
+    data: st.DataObject,
 ) -> None:
-    before = _findings(text, policy, kind)
-    if what == "hosts":
-        after = replace(policy, allowed_hosts=(data.draw(st.sampled_from(HOSTS)),))
-    elif what == "shared":
-        after = replace(policy, shared_repositories=data.draw(st.sampled_from([FOREIGN, RESERVED])))
-    elif what == "base":
-        assume(policy.base_images is not None)
-        after = replace(
-            policy, base_images=(*(policy.base_images or ()), data.draw(st.sampled_from(["a", "team/other"])))
-        )
-    elif what == "frontends":
-        after = replace(policy, frontends=("x/y:1",))
+    if name in SWITCHES:
+        less, more = (replace(policy, **{name: value}) for value in (False, True))
     else:
-        switches = ["host_network", "insecure", "devices", "unresolved"]
-        name = data.draw(st.sampled_from(switches))
-        after = replace(policy, **{name: True})  # type: ignore[arg-type]
-    assert _findings(text, after, kind) <= before
+        assume(getattr(policy, name) is not None)
+        entry = data.draw(st.sampled_from(ALLOWS[name]))
+        others = [each for each in getattr(policy, name) if each != entry]
+        less, more = allowing(policy, name, others), allowing(policy, name, [*others, entry])
+    denied, still_denied = (_findings(syntax + text, each, kind, resolve) for each in (less, more))
+    if name == "frontends" and denied != still_denied:
+        # The file was denied for its reader; how that one reads it is judged only once it may.
+        assert "frontend-image" in {finding.rule for finding in denied}
+    else:
+        assert still_denied <= denied
+
+
+MADE_POSSIBLE = {
+    "allowed_hosts": "FROM scratch\nADD http://10.0.0.1/x /x\n",
+    "registries": "FROM 10.0.0.9:5000/x\n",
+    "shared_repositories": "FROM team/other:9\n",
+    "own_images": "FROM team/other:1\n",
+    "frontends": "# syntax=x/y:1\nFROM x\n",
+    "base_images": "FROM x\n",
+    "host_network": "FROM x\nRUN --network=host x\n",
+    "insecure": "FROM x\nRUN --security=insecure x\n",
+    "devices": "FROM x\nRUN --device=a x\n",
+    "unresolved": "FROM x\nADD $A /x\n",
+    "unjudged_hosts": "FROM unknown.example/a\n",
+}
+
+
+@pytest.mark.parametrize("name", [*ALLOWS, *SWITCHES])
+def test_each_of_them_makes_something_possible(name: str) -> None:
+    """Else that it denies no more would say nothing."""
+    strict = replace(STRICT, base_images=()) if name == "base_images" else STRICT
+    wider = replace(strict, **{name: True}) if name in SWITCHES else allowing(strict, name, ALLOWS[name])
+    assert _findings(MADE_POSSIBLE[name], strict, "buildkit", lambda _: ())
+    assert not _findings(MADE_POSSIBLE[name], wider, "buildkit", lambda _: ())
 
 
 @given(files, policies(), kinds)
 def test_what_is_denied_once_is_denied_in_a_longer_file(text: str, policy: DockerfilePolicy, kind: Kind) -> None:
     before = _findings(text, policy, kind)
+    assume("invalid" not in {finding.rule for finding in before})
     assert before <= _findings(f"{text}FROM scratch\nRUN true\n", policy, kind)
 
 

@@ -247,7 +247,7 @@ build_values: dict[str, st.SearchStrategy[str]] = {
     "target": st.sampled_from(["", "stage", "a b"]),
     "buildargs": st.dictionaries(plain, st.none() | st.text(max_size=5), max_size=3).map(json.dumps) | json_texts,
     "labels": st.sampled_from(["", "{}", "null", '{"caisson.build":"abc"}', '{"caisson.build":"x"}']) | json_texts,
-    "networkmode": st.sampled_from(["", "default", "none", "host", "container:x"]),
+    "networkmode": st.sampled_from(["", "default", "none", "host", "container:x", "builders"]),
     "cgroupparent": st.sampled_from(["", "/docker/0123", "/other"]),
     **{
         key: st.sampled_from(["", "0", "1", "1000", "268435456", "268435457", "-1", "x", "99999", "100000", "150000"])
@@ -297,8 +297,7 @@ def test_what_is_asked_of_the_engine_is_what_was_judged_with_the_policys_values(
 WIDER: dict[str, Mapping[str, object]] = {
     "memory": {"memory": 1 << 30},
     "cpus": {"cpus": 4.0},
-    "network": {"network_mode": "default"},
-    "frontends": {"frontends": frozenset({"x/y:1"})},
+    "network": {"network_mode": "builders"},
 }
 
 
@@ -310,6 +309,16 @@ def test_a_wider_policy_of_the_classic_builder_never_denies_more(
     wider = replace(policy, **WIDER[what])  # type: ignore[arg-type]
     if build_query(pairs, policy) is not None:
         assert build_query(pairs, wider) is not None
+
+
+@pytest.mark.parametrize(
+    ("what", "pair"),
+    [("memory", ("memory", str(1 << 29))), ("cpus", ("cpuquota", "200000")), ("network", ("networkmode", "builders"))],
+)
+def test_each_wider_policy_of_the_classic_builder_makes_something_possible(what: str, pair: tuple[str, str]) -> None:
+    """Else that it denies no more would say nothing."""
+    assert build_query((pair,), POLICY) is None
+    assert build_query((pair,), replace(POLICY, **WIDER[what])) is not None  # type: ignore[arg-type]
 
 
 request_targets = st.sampled_from(

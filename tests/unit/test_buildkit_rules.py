@@ -54,6 +54,13 @@ def test_what_says_the_same_as_the_policy_passes() -> None:
     assert parse(BRIDGE_SOLVE, judged(f"{BRIDGE}Solve", bridge(own))).texts("FrontendOpt") == OWN
 
 
+def test_a_build_may_ask_for_no_network_and_for_no_other() -> None:
+    message = judged(f"{BRIDGE}Solve", bridge({"force-network-mode": "none"}))
+    assert parse(BRIDGE_SOLVE, message).texts("FrontendOpt")["force-network-mode"] == "none"
+    for other in ("host", "default", "", "None"):
+        assert rule(f"{BRIDGE}Solve", bridge({"force-network-mode": other})) == "build-network"
+
+
 def test_a_build_without_network_has_none() -> None:
     message = judged(f"{BRIDGE}Solve", bridge({}), replace(POLICY, network_mode="none"))
     assert parse(BRIDGE_SOLVE, message).texts("FrontendOpt")["force-network-mode"] == "none"
