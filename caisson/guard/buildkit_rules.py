@@ -21,7 +21,7 @@ from secrets import token_hex
 
 from caisson.guard import buildkit_schema as schemas
 from caisson.guard.grpc import PERMISSION_DENIED, UNIMPLEMENTED, Call
-from caisson.guard.image_config import check_labels
+from caisson.guard.image_config import check_labels, triggers_in
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.protobuf import Message, ProtobufError, Schema, encode, parse
 from caisson.guard.verdict import Denied
@@ -105,10 +105,14 @@ class BuildIds:
 
 @dataclass(frozen=True)
 class Judged:
-    """A message that may go on, as the guard wrote it; ``session`` has to be open first, unless it is empty."""
+    """A message that may go on, as the guard wrote it; ``session`` has to be open first, unless it is empty.
+
+    ``triggers`` is what the image would have later builds do (ONBUILD), which has to be allowed as well.
+    """
 
     message: bytes
     session: str = ""
+    triggers: tuple[str, ...] = ()
 
 
 Rewrite = Callable[[Message, GuardPolicy], Message]
@@ -163,7 +167,7 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
         raise Denied("session-id", "A session's ID has to have 16 to 64 lower-case letters and digits.")
     if session:
         written = written.set(Session=ids.on_engine(session))
-    return Judged(encode(written), session)
+    return Judged(encode(written), session, _triggers(message))
 
 
 def _unchanged(message: Message, _: GuardPolicy) -> Message:
@@ -355,6 +359,12 @@ def _return(message: Message, policy: GuardPolicy) -> Message:
         raise Denied("build-result", "A result has an image, and no configuration for it.")
     written = result.set(ref=Message(schemas.RESULT_REF, {"id": name} if name else {}))
     return message.set(result=written)
+
+
+def _triggers(message: Message) -> tuple[str, ...]:
+    """The Dockerfile that was judged may have none of them: the client has the configuration in its hands."""
+    result = message.message("result")
+    return triggers_in(result.blobs("metadata").get(_CONFIG, b"{}")) if result is not None else ()
 
 
 METHODS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from caisson.guard.audit import Audit, Entry, Event
 from caisson.guard.buildkit_rules import BuildIds
+from caisson.guard.dockerfile_policy import as_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
 from caisson.guard.grpc_mediator import GrpcMediator
@@ -60,6 +61,14 @@ class Service:
     """``/grpc`` streams that go on now: their calls may wait for a session."""
     spare: Wire | None = None
     """A connection with the engine that has answered all that it was asked: the next question needs no new one."""
+
+    def check_trigger(self, trigger: str) -> None:
+        """What an image would have after ONBUILD, as if its Dockerfile had it; raises ``Denied``."""
+        try:
+            self.check_dockerfile(as_dockerfile(trigger).encode(), BuildInputs("buildkit", (), self.engine.platform))
+        except Denied as denied:
+            reason = f"The image's configuration has ONBUILD {trigger[:80]!r}: {denied.reason}"
+            raise Denied(denied.rule, reason) from None
 
 
 class Connection:
@@ -277,7 +286,7 @@ class Connection:
 
     def _mediator(self, upgrade: Upgrade) -> Mediator:
         if upgrade.kind == "grpc":
-            return GrpcMediator(self._policy, self._service.ids)
+            return GrpcMediator(self._policy, self._service.ids, check_trigger=self._service.check_trigger)
         return SessionMediator(self._check_sent)
 
     def _check_sent(self, dockerfile: bytes) -> None:

@@ -166,8 +166,13 @@ def check_trigger(
     >>> [finding.rule for finding in check_trigger("ADD http://10.0.0.1/ /x", policy, BuildInputs("classic"))]
     ['add-private-host']
     """
-    # A line of its own for each: one that ends with a backslash must not take the next for its own.
-    return check_dockerfile(f"FROM {SCRATCH}\nONBUILD {trigger}\n", policy, inputs, resolve)
+    return check_dockerfile(as_dockerfile(trigger), policy, inputs, resolve)
+
+
+def as_dockerfile(trigger: str) -> str:
+    """A file that asks for what an ONBUILD trigger does. Each has one of its own: one that ends with a backslash must
+    not take the next for its continuation."""
+    return f"FROM {SCRATCH}\nONBUILD {trigger}\n"
 
 
 _FETCHES = {

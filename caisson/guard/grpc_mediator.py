@@ -16,6 +16,7 @@ Rules of this module:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,15 +92,21 @@ class _Stream:
     """How many bytes more the client takes, said before the daemon knew of the stream."""
 
 
+def _no_triggers(_: str) -> None:
+    raise Denied("build-result", "An image has no ONBUILD triggers here.")
+
+
 @dataclass
 class GrpcMediator:
-    """One connection. ``ids`` are those of the whole socket: the sessions that the server has seen opened.
+    """One connection. ``ids`` are those of the whole socket: the sessions that the server has seen opened;
+    ``check_trigger`` judges what the image would have after ONBUILD, and raises ``Denied``.
 
     After a session was opened, ``client_bytes(b"")`` gives what has waited for it.
     """
 
     policy: GuardPolicy
     ids: BuildIds = field(default_factory=BuildIds)
+    check_trigger: Callable[[str], None] = _no_triggers
 
     def __post_init__(self) -> None:
         self._preface = PrefaceReader()
@@ -259,13 +266,15 @@ class GrpcMediator:
         self._held -= len(reader)
         stream.reader = None
         try:
-            stream.judged = judge(stream.call, message, self.policy, self.ids)
+            judged = judge(stream.call, message, self.policy, self.ids)
+            for trigger in judged.triggers:
+                self.check_trigger(trigger)
         except Denied as denied:
             del self._streams[stream.number]
             self._unsent.remove(stream)
             self._refuse(stream.number, stream.call, denied, ended=True)
             return
-        stream.unsent = with_prefix(stream.judged.message)
+        stream.judged, stream.unsent = judged, with_prefix(judged.message)
         self._held += len(stream.unsent)
         self._verdicts.append((stream.call.path, Verdict("allow", "buildkit-method", "It is part of a build.")))
 

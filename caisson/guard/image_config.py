@@ -1,4 +1,4 @@
-"""The labels in an image's configuration, which a BuildKit client hands to the exporter and so could change. Pure."""
+"""What a BuildKit client hands to the exporter as an image's configuration, and so could change. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,41 @@ from caisson.guard.policy import GuardPolicy
 from caisson.guard.query import load_strict
 from caisson.guard.verdict import Denied
 
+_MOST_TRIGGERS = 256
+
 
 def check_labels(config: bytes, policy: GuardPolicy) -> None:
     """Raise ``Denied`` unless the configuration has the policy's labels, read as Go's JSON decoder would read it.
 
     That decoder takes a key in any case and merges what comes twice, so neither may be.
     """
-    try:
-        found = load_strict(config)
-    except (ValueError, RecursionError) as error:
-        raise Denied("build-result", "An image's configuration is not plain JSON.") from error
-    labels = _get(_get(found, "config"), "labels")
+    labels = _get(_config(config), "labels")
     for key, value in policy.labels:
         if not isinstance(labels, dict) or labels.get(key) != value:
             raise Denied("build-labels", f"The image's configuration has not the build's own label {key!r}.")
+
+
+def triggers_in(config: bytes) -> tuple[str, ...]:
+    """What the configuration has after ONBUILD, which builds that begin with the image run; raises ``Denied``.
+
+    >>> triggers_in(b'{"config": {"OnBuild": ["RUN make"]}}')
+    ('RUN make',)
+    """
+    found = _get(_config(config), "onbuild")
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(trigger, str) for trigger in found):
+        raise Denied("build-result", "ONBUILD in an image's configuration is no list of texts.")
+    if len(found) > _MOST_TRIGGERS:
+        raise Denied("build-result", f"An image has more than {_MOST_TRIGGERS} ONBUILD triggers.")
+    return tuple(found)
+
+
+def _config(config: bytes) -> object:
+    try:
+        return _get(load_strict(config), "config")
+    except (ValueError, RecursionError) as error:
+        raise Denied("build-result", "An image's configuration is not plain JSON.") from error
 
 
 def _get(value: object, key: str) -> object:

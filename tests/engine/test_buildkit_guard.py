@@ -5,9 +5,11 @@ buildx is the one of the builder image; ``CAISSON_TEST_BUILDX`` names more binar
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from caisson.guard.dockerfile_names import Names
+from caisson.guard.grpc import with_prefix
 from caisson.guard.http2 import PREFACE, window_update, write_settings
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.session_mediator import DIFF_COPY
@@ -188,14 +191,14 @@ def test_a_dockerfile_that_is_a_link_or_came_before_is_built(
     docker(engine_host.docker_host, "rmi", IMAGE)
 
 
-def answers(stream: socket.socket, wanted: int) -> bytes:
-    """All until the answer on that stream has come; the daemon's own is told by ``grpc-status`` in a trailer."""
-    received = b""
-    while True:
+def answers(stream: socket.socket, wanted: int, received: bytes = b"") -> bytes:
+    """All until the answer on that stream has come; the daemon's own is told by ``grpc-status`` in a trailer.
+
+    ``received`` has come before.
+    """
+    while "grpc-status" not in read_answers(received).get(wanted, {}):
         received += stream.recv(65_536)
-        found = read_answers(received)
-        if "grpc-status" in found.get(wanted, {}):
-            return received
+    return received
 
 
 @pytest.mark.parametrize(
@@ -243,3 +246,53 @@ def test_the_steps_control_group_is_written_in(
     docker(engine_host.docker_host, "rmi", IMAGE)
     # BuildKit in 20.10 has no such attribute, and ignores it.
     assert ("/docker/guard-test/" in built.stderr) == (not engine_host.name.startswith("20."))
+
+
+def hand_over(path: Path, config: dict[str, object]) -> tuple[str, str]:
+    """A build whose client hands the exporter a configuration of its own; what Return is answered."""
+    session, build = uuid.uuid4().hex, uuid.uuid4().hex
+    labelled = {"Labels": dict(POLICY.labels), **config}
+    image = {"architecture": "amd64", "os": "linux", "config": labelled}
+    client = Client()
+    asked = client.call(f"{CONTROL}Solve", pb((1, build), (3, "moby"), (4, {"name": IMAGE}), (5, session)))
+    result = pb((1, pb((10, {"containerimage.config": json.dumps(image)}))))
+    returned = client.open(f"{BRIDGE}Return", build) + client.data(with_prefix(result))
+    with upgraded(path, upgrade("/session", uuid=session)), upgraded(path, upgrade("/grpc")) as stream:
+        stream.sendall(GREETING + asked + returned)
+        received = answers(stream, 3)
+        answer = read_answers(received)[3]
+        if answer["grpc-status"] == "0":
+            # And then the image is made.
+            assert read_answers(answers(stream, 1, received))[1]["grpc-status"] == "0"
+    return answer["grpc-status"], answer.get("grpc-message", "")
+
+
+def test_no_image_gets_a_trigger_that_no_dockerfile_may_have(engine_host: EngineHost, guard: Guarded) -> None:
+    inside = {"OnBuild": ["RUN true", "ADD http://127.0.0.1:1/x /x"]}
+
+    def triggers() -> str:
+        found = docker(engine_host.docker_host, "inspect", "--format", "{{json .Config.OnBuild}}", IMAGE)
+        docker(engine_host.docker_host, "rmi", IMAGE)
+        return found.strip()
+
+    status, reason = hand_over(guard.socket, inside)
+    assert status == "7"
+    assert "ONBUILD 'ADD http://127.0.0.1:1/x /x'" in reason
+    assert guard.refused() == {f"{BRIDGE}Return": "add-private-host"}
+    assert hand_over(engine_host.socket, inside)[0] == "0"
+    assert json.loads(triggers()) == inside["OnBuild"]
+    # What a Dockerfile may have is no matter.
+    assert hand_over(guard.socket, {"OnBuild": ["RUN true"]})[0] == "0"
+    assert triggers() == '["RUN true"]'
+
+
+def test_a_dockerfile_with_triggers_is_built(
+    engine_host: EngineHost, guard: Guarded, buildx: tuple[Path, ...], context: Path
+) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY file /\nONBUILD RUN a \\\n  && b\nONBUILD ADD . /x\n")
+    for program in buildx:
+        built = build(program, guard, context)
+        assert built.returncode == 0, built.stderr
+        found = docker(engine_host.docker_host, "inspect", "--format", "{{json .Config.OnBuild}}", IMAGE)
+        docker(engine_host.docker_host, "rmi", IMAGE)
+        assert len(json.loads(found)) == 2

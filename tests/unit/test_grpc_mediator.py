@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import pytest
 from hpack import Encoder
 
@@ -256,3 +259,26 @@ def test_what_is_held_is_bounded() -> None:
         sent += b"".join(client.data(bytes(16_384), end=False) for _ in range(250))
     with pytest.raises(Denied, match="not yet whole"):
         guard.client_bytes(sent)
+
+
+def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
+    def judge(trigger: str) -> None:
+        if "inside" in trigger:
+            raise Denied("add-private-host", f"{trigger} leads inside.")
+
+    def returned(config: Mapping[str, object]) -> list[str]:
+        guard, client = GrpcMediator(POLICY, BuildIds(), check_trigger=judge), Client()
+        labels = {"Labels": dict(POLICY.labels)}
+        metadata = {"containerimage.config": json.dumps({"config": {**labels, **config}})}
+        message = pb((1, pb((3, pb((1, "r1"))), (10, metadata))))
+        passed = guard.client_bytes(GREETING + client.call(f"{BRIDGE}Return", message))
+        rules = [verdict.rule for _, verdict in guard.verdicts()]
+        assert bool(read_calls(passed.to_daemon)) == (rules == ["buildkit-method"])
+        return rules
+
+    assert returned({}) == returned({"OnBuild": None}) == returned({"OnBuild": ["RUN make"]}) == ["buildkit-method"]
+    for name in ("OnBuild", "onbuild", "ONBUILD"):
+        assert returned({name: ["RUN make", "ADD inside"]}) == ["add-private-host"]
+    for value in ("RUN make", {"0": "RUN make"}, [1], [["RUN make"]], ["RUN make"] * 257):
+        assert returned({"OnBuild": value}) == ["build-result"]
+    assert returned({"OnBuild": ["RUN make"], "onbuild": ["ADD inside"]}) == ["build-result"]
