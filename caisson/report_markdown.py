@@ -196,11 +196,12 @@ def _guard(report: BuildReport) -> Iterator[str]:
         rows = ([code(f"{item.method} {item.path}"), code(item.rule), markdown(item.reason)] for item in guard.denials)
         yield markdown_table(["Denied", "Rule", "Why"], rows)
         if guard.denied > len(guard.denials):
-            yield f"{guard.denied - len(guard.denials)} more are in the audit only."
-    counts = [f"{item.count:>6}  {item.verdict}  {item.rule}" for item in guard.counts]
-    if counts:
-        yield folded_block("Decisions by rule", counts)
-    if counts and guard.audit_file:
+            kept, more = len(guard.denials), guard.denied - len(guard.denials)
+            yield f"The first {kept} denials are told here; {more} more are in the audit only."
+    if guard.counts:
+        counted = ([markdown(item.verdict), code(item.rule), str(item.count)] for item in guard.counts)
+        yield markdown_table(["Verdict", "Rule", "Decisions"], counted)
+    if guard.counts and guard.audit_file:
         yield f"Each decision is on {markdown(report.host)} in {code(guard.audit_file)}."
 
 

@@ -1,5 +1,6 @@
 """The guard's audit: one line of JSON for each decision, before it is acted upon, and a bounded summary for the report.
 
+Whatever a client sends, an entry keeps ``_MOST_TEXT`` letters of each text, and the summary ``MOST_DENIALS`` entries.
 A log that an attacker can fill is bounded too: after ``most_lines`` lines nothing is decided any more but to deny.
 """
 
@@ -17,7 +18,9 @@ from typing import Literal
 
 from caisson.guard.verdict import Denied, Verdict
 
-_MOST_DENIALS = 200
+MOST_DENIALS = 200
+"""So many denials are kept for the report; the file has all of them."""
+
 _MOST_TEXT = 500
 
 Event = Literal["decision", "end"]
@@ -39,18 +42,24 @@ class Entry:
     would_deny: bool = False
     """It was allowed only because denials are reported and not enforced."""
 
-    def line(self, time: str, build: str) -> str:
-        """The entry of that time and build as JSON, without a line end."""
+    def cut(self, time: str, build: str) -> Entry:
+        """The entry of that time and build, with no more of each text than is kept."""
+        verdict = replace(self.verdict, reason=self.verdict.reason[:_MOST_TEXT])
+        method, path = self.method[:_MOST_TEXT], self.path[:_MOST_TEXT]
+        return replace(self, verdict=verdict, method=method, path=path, time=time, build=build)
+
+    def line(self) -> str:
+        """The entry as JSON, without a line end."""
         document = {
-            "time": time,
+            "time": self.time,
             "event": self.event,
-            "build": build,
+            "build": self.build,
             "container": self.container,
-            "method": self.method[:_MOST_TEXT],
-            "path": self.path[:_MOST_TEXT],
+            "method": self.method,
+            "path": self.path,
             "rule": self.verdict.rule,
             "verdict": self.verdict.decision,
-            "reason": self.verdict.reason[:_MOST_TEXT],
+            "reason": self.verdict.reason,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
@@ -107,25 +116,25 @@ class Audit:
 
     def record(self, entry: Entry) -> None:
         """Write one entry; raises ``Denied`` or ``OSError`` when it can't be: then what it allows must not happen."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = entry.cut(datetime.now(UTC).isoformat(timespec="milliseconds"), self._build)
         with self._lock:
             if entry.event == "decision":
-                self._count(entry, now)
+                self._count(entry)
             self._lines += 1
             if self._lines > self._most_lines:
                 raise Denied("audit-full", f"More than {self._most_lines} decisions were asked for in one build.")
             if self._fd >= 0:
-                _write_whole(self._fd, f"{entry.line(now, self._build)}\n".encode())
+                _write_whole(self._fd, f"{entry.line()}\n".encode())
         if self._echo is not None:
-            self._echo(replace(entry, time=now, build=self._build))
+            self._echo(entry)
 
-    def _count(self, entry: Entry, now: str) -> None:
+    def _count(self, entry: Entry) -> None:
         is_denial = not entry.verdict.allowed or entry.would_deny
         self._counts["deny" if is_denial else "allow", entry.verdict.rule] += 1
         if is_denial:
             self._denied += 1
-            if len(self._denials) < _MOST_DENIALS:
-                self._denials.append(replace(entry, path=entry.path[:_MOST_TEXT], time=now, build=self._build))
+            if len(self._denials) < MOST_DENIALS:
+                self._denials.append(entry)
 
     def summary(self) -> AuditSummary:
         """What was decided until now."""

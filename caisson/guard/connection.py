@@ -26,7 +26,7 @@ from caisson.guard.http1 import (
 )
 from caisson.guard.peer import peer_container
 from caisson.guard.policy import GuardPolicy
-from caisson.guard.rules import Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
+from caisson.guard.rules import ALLOWED, Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
 from caisson.guard.session_mediator import SessionMediator
 from caisson.guard.stream import MediatedStream, Mediator
 from caisson.guard.tarscan import TarScan
@@ -143,7 +143,7 @@ class Connection:
             self._record(denied.verdict, would_deny=True)
             await self._pass_by(head, rest)
             return False
-        self._record(Verdict("allow", rule, ""))
+        self._record(ALLOWED[rule])
         return await self._act(rule, head, decision, rest)
 
     async def _act(self, rule: str, head: RequestHead, decision: Decision, rest: bytes) -> bool:
@@ -202,9 +202,9 @@ class Connection:
         def approve(dockerfile: bytes) -> None:
             assert forward.build is not None
             service.check_dockerfile(dockerfile, forward.build.inputs(service.engine.platform))
-            self._record(Verdict("allow", "context", ""))
+            self._record(Verdict("allow", "context", "The context and its Dockerfile may be built."))
 
-        ended = Verdict("allow", rule, "")
+        ended = ALLOWED[rule]
         try:
             return await exchange.run(rest, approve)
         except (Denied, Malformed, EngineBroken, Gone) as error:
@@ -274,7 +274,7 @@ class Connection:
         finally:
             self._service.streams.discard(stream)
             engine.close()
-            self._note_end(Verdict("allow", rule, ""), stream.bytes_in, stream.bytes_out)
+            self._note_end(ALLOWED[rule], stream.bytes_in, stream.bytes_out)
 
     def _session_headers(self, upgrade: Upgrade) -> Headers:
         if not upgrade.session:

@@ -143,7 +143,7 @@ def _split(head: bytes, most_headers: int) -> tuple[bytes, Headers]:
             raise Malformed("A header of the request is not NAME: VALUE.")
         name = key.decode().lower()
         if name in seen and name not in REPEATABLE:
-            raise Malformed(f"The header {name} is sent twice.")
+            raise Malformed(f"The header {name[:80]} is sent twice.")
         seen.add(name)
         headers.append((name, value.strip(b" \t").decode()))
     return first, tuple(headers)

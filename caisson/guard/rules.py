@@ -20,7 +20,7 @@ from caisson.guard.policy import OLDEST_API, GuardPolicy
 from caisson.guard.query import parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
 from caisson.guard.session_mediator import ANNOUNCED_ONLY, SESSION_METHODS
-from caisson.guard.verdict import Denied
+from caisson.guard.verdict import Denied, Verdict
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One thing that may be called. ``name`` is its rule; ``headers`` are those besides the common ones."""
+    """One thing that may be called. ``name`` is its rule and ``why`` its reason, a sentence; ``headers`` are those
+    besides the common ones."""
 
     name: str
+    why: str
     methods: tuple[str, ...]
     path: re.Pattern[str]
     decide: Callable[[Call], Decision] = field(repr=False)
@@ -129,11 +131,12 @@ def judge(
             query = parse_query(text)
             for key, _ in query:
                 if key not in endpoint.keys:
-                    raise Denied("query-key", f"{key!r} is not a value that {head.method} {path} may have here.")
+                    raise Denied("query-key", f"{key[:80]!r} is not a value that {endpoint.name} may have here.")
             return endpoint.name, endpoint.decide(Call(head, path, match, query, policy, engine))
     raise Denied(
         "endpoint",
-        f"{head.method} {path} is no part of building an image; this socket builds {policy.image} and nothing else.",
+        f"{head.method} {path[:200]} is no part of building an image; "
+        f"this socket builds {policy.image} and nothing else.",
     )
 
 
@@ -159,7 +162,7 @@ def _read_target(target: str, policy: GuardPolicy) -> tuple[str, str]:
 def _check_headers(head: RequestHead, endpoint: Endpoint) -> None:
     for name, _ in head.headers:
         if name not in _COMMON_HEADERS and name not in endpoint.headers:
-            raise Denied("header", f"The header {name} is not one that {endpoint.name} may have.")
+            raise Denied("header", f"The header {name[:80]} is not one that {endpoint.name} may have.")
     connection = (head.get("connection") or "keep-alive").lower()
     allowed = ("upgrade",) if endpoint.upgrades else ("keep-alive", "close")
     if connection not in allowed:
@@ -287,13 +290,14 @@ def _check_upgrade(head: RequestHead) -> None:
 
 ENDPOINTS = (
     # Liveness, and the version that the client then speaks.
-    Endpoint("ping", ("GET", "HEAD"), re.compile("/_ping"), _ping),
+    Endpoint("ping", "Clients ask whether the engine is there.", ("GET", "HEAD"), re.compile("/_ping"), _ping),
     # Answered by the guard: kernel, commit and experimental features are nobody's business in a build.
-    Endpoint("version", ("GET",), re.compile("/version"), _version),
-    Endpoint("info", ("GET",), re.compile("/info"), _info),
+    Endpoint("version", "Clients ask for the engine's version.", ("GET",), re.compile("/version"), _version),
+    Endpoint("info", "Clients ask for the engine's platform.", ("GET",), re.compile("/info"), _info),
     # The classic builder. The query is rebuilt, the tar is read as it streams by.
     Endpoint(
         "build",
+        "It is a build of the socket's own image.",
         ("POST",),
         re.compile("/build"),
         _build,
@@ -302,9 +306,18 @@ ENDPOINTS = (
         has_body=True,
     ),
     # BuildKit: two streams of HTTP/2, each message of which is judged by its own rules.
-    Endpoint("grpc", ("POST",), re.compile("/grpc"), _grpc, headers=frozenset({"upgrade"}), upgrades=True),
+    Endpoint(
+        "grpc",
+        "BuildKit's calls, each of which is judged.",
+        ("POST",),
+        re.compile("/grpc"),
+        _grpc,
+        headers=frozenset({"upgrade"}),
+        upgrades=True,
+    ),
     Endpoint(
         "session",
+        "BuildKit's session, each call of which is judged.",
         ("POST",),
         re.compile("/session"),
         _session,
@@ -312,9 +325,20 @@ ENDPOINTS = (
         upgrades=True,
     ),
     # By the build's own name only; what else the engine says of it (other names, paths) is left out.
-    Endpoint("image", ("GET",), re.compile("/images/(?P<name>.+)/json"), _inspect_image),
-    Endpoint("history", ("GET",), re.compile("/images/(?P<name>.+)/history"), _image_history),
+    Endpoint(
+        "image", "It is about the build's own image.", ("GET",), re.compile("/images/(?P<name>.+)/json"), _inspect_image
+    ),
+    Endpoint(
+        "history",
+        "It is about the build's own image.",
+        ("GET",),
+        re.compile("/images/(?P<name>.+)/history"),
+        _image_history,
+    ),
 )
+
+ALLOWED = {endpoint.name: Verdict("allow", endpoint.name, endpoint.why) for endpoint in ENDPOINTS}
+"""The verdict by the rule that allows a request."""
 
 
 def answer_body(answer: Answer) -> bytes:

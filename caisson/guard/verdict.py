@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+_LONGEST_REASON = 2_000
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -24,9 +26,13 @@ class Denied(Exception):
 
     >>> print(Denied("build-remote", "A build from a URL is not possible here."))
     build-remote: A build from a URL is not possible here.
+
+    What was asked for may be quoted in the reason, so that it is cut off after ``_LONGEST_REASON`` letters.
     """
 
     def __init__(self, rule: str, reason: str) -> None:
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[: _LONGEST_REASON - 3]}..."
         super().__init__(rule, reason)
         self.rule, self.reason = rule, reason
 
