@@ -25,7 +25,15 @@ from caisson.git_credentials import GitCredentials, git_environment
 from caisson.guard.server import Guard
 from caisson.leases import Lease
 from caisson.ledger import Ledger
-from caisson.plan import LABEL_SPEC, BuildIdentity, ChosenBuilder, Socket
+from caisson.plan import (
+    LABEL_IMAGE_BUILD,
+    LABEL_IMAGE_FLOW_RUN,
+    LABEL_IMAGE_HOST,
+    LABEL_SPEC,
+    BuildIdentity,
+    ChosenBuilder,
+    Socket,
+)
 from caisson.progress import BuildProgress
 from caisson.report import (
     BuildReport,
@@ -235,11 +243,15 @@ class Build:
         )
         assert self.record.chosen is not None
         self.record.spec_hash = self.spec.hash(chosen.sha, self.record.chosen.builder, labels)
-        self.image_labels = {
+        # Of this one build: they decide neither on a reuse nor on the cache, for both builders label last.
+        of_build = {
             "org.opencontainers.image.created": self.started.isoformat(timespec="seconds"),
-            LABEL_SPEC: self.record.spec_hash,
-            **labels,
+            LABEL_IMAGE_BUILD: self.identity.build_id,
+            LABEL_IMAGE_FLOW_RUN: self.identity.flow_run_id,
+            LABEL_IMAGE_HOST: self.identity.host,
         }
+        known = {key: value for key, value in of_build.items() if value}
+        self.image_labels = {**known, LABEL_SPEC: self.record.spec_hash, **labels}
 
     def scrub(self, error: CaissonError) -> CaissonError:
         """The same failure without a secret in its sentence, hint or details."""

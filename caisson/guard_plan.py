@@ -33,7 +33,8 @@ _DECLINED = "buildkit-declined"
 
 
 def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -> GuardPolicy:
-    """What is possible on the build's socket; its control group and labels are named later, when they are known."""
+    """What is possible on the build's socket. Its control group and labels are named later, when they are known; until
+    then nothing can be built."""
     return GuardPolicy(
         image=parse_reference(identity.reference),
         build_id=identity.build_id,
@@ -41,6 +42,7 @@ def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -
         cpus=spec.limits.cpus,
         cache_mount_namespace=f"caisson-{group_key(spec.repository_url.canonical())}",
         frontends=frozenset(settings.dockerfile_frontends),
+        may_build=False,
     )
 
 

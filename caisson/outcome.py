@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
+from caisson.engine import ImageInfo, short_id
 from caisson.errors import (
     BaseImageUnreachable,
     BuildFailed,
@@ -260,3 +262,12 @@ def _deviations(planned: Limits, kernel: KernelLimits) -> list[str]:
     if kernel.cpus is None or kernel.cpus > planned.cpus + 0.01:
         wrong.append(f"cpus {kernel.cpus} instead of {planned.cpus:g}")
     return wrong
+
+
+def require_labels(image: ImageInfo, labels: Mapping[str, str]) -> None:
+    """Raise ``BuildFailed`` unless the image that came about has all of these labels: else it is another one."""
+    if wrong := sorted(key for key, value in labels.items() if image.labels.get(key) != value):
+        raise BuildFailed(
+            f"The image {short_id(image.id)} was built without the labels of its build, such as {wrong[0]}.",
+            hint="The guard's audit tells who asked for what; if the repository is trusted, please report this.",
+        )

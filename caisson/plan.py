@@ -29,6 +29,10 @@ LABEL_REQUEST = "caisson.request"
 LABEL_DEADLINE = "caisson.deadline"
 LABEL_HOST = "caisson.host"
 LABEL_SPEC = "caisson.spec"
+# Of images, and not those of builders: a container has the labels of its image, and none is a builder by them.
+LABEL_IMAGE_BUILD = "caisson.image.build"
+LABEL_IMAGE_FLOW_RUN = "caisson.image.flow-run"
+LABEL_IMAGE_HOST = "caisson.image.host"
 
 # BuildKit knows the Dockerfile attribute cgroup-parent from engine 23.0 on (API 1.42); 20.10 ignores it silently.
 _API_WITH_BUILDKIT_CGROUP_PARENT = (1, 42)

@@ -11,7 +11,7 @@ from caisson.cgroup_watch import CgroupWatch
 from caisson.engine import ImageInfo
 from caisson.errors import BuildFailed, CaissonError
 from caisson.guard_plan import find_refusal
-from caisson.outcome import classify_build_failure, judge_limits, require_held
+from caisson.outcome import classify_build_failure, judge_limits, require_held, require_labels
 from caisson.plan import build_command
 from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
 from caisson.report import LimitsReport
@@ -64,6 +64,7 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
     image = build.engine.inspect_image(build.identity.reference)
     if image is None:
         raise BuildFailed("The build ended well, but its image is not on the engine.")
+    require_labels(image, build.image_labels)
     _record(build, image)
     return image
 

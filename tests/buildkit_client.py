@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hpack import Encoder
 
-from caisson.guard.buildkit_rules import BuildIds
+from caisson.guard.build_ids import BuildIds
 from caisson.guard.grpc import BUILD_ID, with_prefix
 from caisson.guard.grpc_mediator import GrpcMediator
 from caisson.guard.http2 import END_HEADERS, END_STREAM, PREFACE, Frame, FrameReader, HeaderReader, Type, write_settings
@@ -102,7 +102,7 @@ def mediator(policy: GuardPolicy = POLICY) -> GrpcMediator:
     """One whose session is open."""
     ids = BuildIds()
     ids.open_session(SESSION)
-    return GrpcMediator(policy, ids)
+    return GrpcMediator(lambda: policy, ids)
 
 
 def read_calls(data: bytes) -> list[tuple[dict[str, str], bytes]]:

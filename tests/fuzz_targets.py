@@ -186,7 +186,7 @@ def fuzz_call(data: bytes) -> None:
     """A call's message is denied, or what the daemon gets of it is what was understood."""
     choice, data = _first(data)
     paths = [*(f"{CONTROL}{name}" for name in _METHODS), f"{BRIDGE}Ping", f"{BRIDGE}Solve", f"{BRIDGE}Return"]
-    guard = GrpcMediator(POLICY)
+    guard = GrpcMediator(lambda: POLICY)
     guard.ids.open_session(SESSION)
     path = paths[choice % len(paths)]
     try:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from secrets import token_hex
+from dataclasses import dataclass
 
 from caisson.guard import buildkit_schema as schemas
+from caisson.guard.build_ids import IDENTITY, BuildIds
 from caisson.guard.grpc import PERMISSION_DENIED, UNIMPLEMENTED, Call
 from caisson.guard.image_config import check_labels, triggers_in
 from caisson.guard.policy import GuardPolicy
@@ -29,78 +29,9 @@ from caisson.guard.verdict import Denied
 _CONTROL = "/moby.buildkit.v1.Control/"
 _BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 
-_IDENTITY = re.compile("[0-9a-z]{16,64}")
-_MOST_SESSIONS = 64
-_MOST_BUILDS = 64
-
 BUILT_IN = "dockerfile.v0"
 GATEWAY = "gateway.v0"
 _CMDLINE = "caisson"
-
-
-@dataclass
-class BuildIds:
-    """What the clients of one guarded socket have named: sessions that they opened, and builds (``Ref``).
-
-    Both are random, 25 letters and digits, and whoever knows one can use it (BuildKit asks for no more). That they
-    are few keeps a client from trying others' out.
-    """
-
-    sessions: set[str] = field(default_factory=set)
-    builds: set[str] = field(default_factory=set)
-    build_args: dict[str, str] | None = None
-    """Those of the first build, and so of all: its Dockerfile is judged with them."""
-    secret: str = field(default_factory=lambda: token_hex(16), repr=False)
-    """What stands before this socket's session IDs on the engine."""
-
-    def open_session(self, session: str) -> None:
-        """A ``/session`` was opened under this ID; raises ``Denied`` for one that can't be one, or one too many."""
-        self._add(self.sessions, session, "session", _MOST_SESSIONS)
-
-    def on_engine(self, session: str) -> str:
-        """The engine's ID of that session.
-
-        A client chooses the ID, and BuildKit takes what an earlier session of the same one has sent for the same
-        (``source/local``: the cache key is the session's ID and the files' names): also the Dockerfile, which would be
-        used without having been sent again.
-        """
-        return f"{self.secret}{session}"
-
-    def session_headers(self, session: str) -> tuple[tuple[str, str], ...]:
-        """How ``/session`` is told the session.
-
-        Whoever says the same shared key is taken to have files that another has sent, if he names their times and
-        sizes: nobody has the same, not even an empty one.
-        """
-        return (
-            ("X-Docker-Expose-Session-Uuid", self.on_engine(session)),
-            ("X-Docker-Expose-Session-Sharedkey", self.on_engine(session)),
-        )
-
-    def name_build(self, build: str) -> None:
-        """A call named this build; raises ``Denied`` likewise."""
-        self._add(self.builds, build, "build", _MOST_BUILDS)
-
-    def fix_build_args(self, given: Mapping[str, str]) -> None:
-        """A build has these arguments; raises ``Denied`` when another on this socket had others."""
-        if self.build_args is None:
-            self.build_args = dict(given)
-        elif self.build_args != given:
-            raise Denied("build-args", "One build has one set of arguments, and another was named on this socket.")
-
-    def settle_build_args(self) -> dict[str, str]:
-        """The arguments of all builds: none, if no build has named any until a Dockerfile is judged with them."""
-        if self.build_args is None:
-            self.build_args = {}
-        return self.build_args
-
-    @staticmethod
-    def _add(known: set[str], name: str, what: str, most: int) -> None:
-        if not _IDENTITY.fullmatch(name):
-            raise Denied(f"{what}-id", f"A {what}'s ID has to have 16 to 64 lower-case letters and digits.")
-        if name not in known and len(known) >= most:
-            raise Denied(f"{what}-id", f"There were {most} {what}s on this socket, which are enough for one image.")
-        known.add(name)
 
 
 @dataclass(frozen=True)
@@ -127,6 +58,8 @@ class Method:
     rewrite: Rewrite
     of_build: bool = False
     """Whether the call's headers have to name a build, as BuildKit's bridge needs."""
+    note: Callable[[Call, Message, BuildIds], None] = lambda *_: None
+    """Keeps in mind what the message means for later calls, or judges it by what was noted; raises ``Denied``."""
 
 
 def find_method(call: Call) -> Method:
@@ -162,8 +95,9 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
     for build in (call.build_id, message.text("Ref")):
         if build:
             ids.name_build(build)
+    method.note(call, message, ids)
     session = message.text("Session")
-    if session and not _IDENTITY.fullmatch(session):
+    if session and not IDENTITY.fullmatch(session):
         raise Denied("session-id", "A session's ID has to have 16 to 64 lower-case letters and digits.")
     if session:
         written = written.set(Session=ids.on_engine(session))
@@ -220,6 +154,10 @@ def _control_solve(message: Message, policy: GuardPolicy) -> Message:
     elif not given:
         return message
     return message.set(FrontendAttrs=build_attributes(given, policy))
+
+
+def _note_export(_: Call, message: Message, ids: BuildIds) -> None:
+    ids.name_export(message.text("Ref"), exports=bool(message.text("Exporter") or message.messages("Exporters")))
 
 
 def _bridge_solve(message: Message, policy: GuardPolicy) -> Message:
@@ -367,19 +305,26 @@ def _triggers(message: Message) -> tuple[str, ...]:
     return triggers_in(result.blobs("metadata").get(_CONFIG, b"{}")) if result is not None else ()
 
 
+def _require_config(call: Call, message: Message, ids: BuildIds) -> None:
+    """Of a result without a configuration the exporter makes an empty image, which has no label."""
+    result = message.message("result")
+    if result is not None and _CONFIG not in result.blobs("metadata") and ids.may_export(call.build_id):
+        raise Denied("build-result", "A result that becomes an image has no configuration.")
+
+
 METHODS = {
     # buildx asks what the engine has, before each build.
     f"{_CONTROL}ListWorkers": Method(1024, schemas.NOTHING, _unchanged),
     # The progress of a build.
     f"{_CONTROL}Status": Method(1024, schemas.STATUS, _status),
     # The build. One without an exporter comes first: buildx asks so for the bridge's capabilities.
-    f"{_CONTROL}Solve": Method(1 << 20, schemas.CONTROL_SOLVE, _control_solve),
+    f"{_CONTROL}Solve": Method(1 << 20, schemas.CONTROL_SOLVE, _control_solve, note=_note_export),
     # What the bridge can do.
     f"{_BRIDGE}Ping": Method(1024, schemas.NOTHING, _unchanged, of_build=True),
     # The Dockerfile's frontend is run, and answers with the image's reference and configuration.
     f"{_BRIDGE}Solve": Method(1 << 20, schemas.BRIDGE_SOLVE, _bridge_solve, of_build=True),
     # Which the client hands on to the exporter.
-    f"{_BRIDGE}Return": Method(4 << 20, schemas.RETURN, _return, of_build=True),
+    f"{_BRIDGE}Return": Method(4 << 20, schemas.RETURN, _return, of_build=True, note=_require_config),
 }
 
 # What buildx tries and does without.

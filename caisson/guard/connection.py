@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caisson.guard.audit import Audit, Entry, Event
-from caisson.guard.buildkit_rules import BuildIds
+from caisson.guard.build_ids import BuildIds
 from caisson.guard.dockerfile_policy import as_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
@@ -76,9 +76,13 @@ class Connection:
 
     def __init__(self, service: Service, client: Wire) -> None:
         self._service, self._client = service, client
-        self._policy = service.policy
         self._container = ""
         self._head: RequestHead | None = None
+
+    @property
+    def _policy(self) -> GuardPolicy:
+        # As it is now: it changes while clients are connected.
+        return self._service.policy
 
     async def run(self) -> None:
         """Serve it, and close it whatever happens."""
@@ -92,8 +96,7 @@ class Connection:
                     raise
                 return
             while await self._one_request():
-                # A container may be named while its client is connected; the policy is that of each request.
-                self._policy = self._service.policy
+                pass
         except Denied as denied:
             await self._refuse(403, denied.verdict)
         except Malformed as error:
@@ -286,7 +289,7 @@ class Connection:
 
     def _mediator(self, upgrade: Upgrade) -> Mediator:
         if upgrade.kind == "grpc":
-            return GrpcMediator(self._policy, self._service.ids, check_trigger=self._service.check_trigger)
+            return GrpcMediator(lambda: self._policy, self._service.ids, check_trigger=self._service.check_trigger)
         return SessionMediator(self._check_sent)
 
     def _check_sent(self, dockerfile: bytes) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from caisson.guard.buildkit_rules import BuildIds, Judged, find_method, judge, status_of
+from caisson.guard.build_ids import BuildIds
+from caisson.guard.buildkit_rules import Judged, find_method, judge, status_of
 from caisson.guard.grpc import Call, RequestReader, read_call, refusal, with_prefix
 from caisson.guard.http2 import (
     DEFAULT_WINDOW,
@@ -98,13 +99,14 @@ def _no_triggers(_: str) -> None:
 
 @dataclass
 class GrpcMediator:
-    """One connection. ``ids`` are those of the whole socket: the sessions that the server has seen opened;
-    ``check_trigger`` judges what the image would have after ONBUILD, and raises ``Denied``.
+    """One connection. ``policy`` gives the one that holds now, for each call anew; ``ids`` are those of the whole
+    socket: the sessions that the server has seen opened; ``check_trigger`` judges what the image would have after
+    ONBUILD, and raises ``Denied``.
 
     After a session was opened, ``client_bytes(b"")`` gives what has waited for it.
     """
 
-    policy: GuardPolicy
+    policy: Callable[[], GuardPolicy]
     ids: BuildIds = field(default_factory=BuildIds)
     check_trigger: Callable[[str], None] = _no_triggers
 
@@ -266,7 +268,7 @@ class GrpcMediator:
         self._held -= len(reader)
         stream.reader = None
         try:
-            judged = judge(stream.call, message, self.policy, self.ids)
+            judged = judge(stream.call, message, self.policy(), self.ids)
             for trigger in judged.triggers:
                 self.check_trigger(trigger)
         except Denied as denied:

@@ -228,7 +228,13 @@ def _info(call: Call) -> Decision:
     )
 
 
+def _check_ready(policy: GuardPolicy) -> None:
+    if not policy.may_build:
+        raise Denied("build-early", "Nothing can be built before the build's own step has begun.")
+
+
 def _build(call: Call) -> Decision:
+    _check_ready(call.policy)
     check_registry_config(call.head.get("x-registry-config"))
     asked = read_build_query(call.query, call.policy)
     return Forward(
@@ -255,6 +261,7 @@ def _image_history(call: Call) -> Decision:
 
 
 def _grpc(call: Call) -> Decision:
+    _check_ready(call.policy)
     _check_upgrade(call.head)
     return Upgrade("grpc", call.url("/grpc"))
 
@@ -265,6 +272,7 @@ _OFFERED = SESSION_METHODS.keys() | ANNOUNCED_ONLY
 
 def _session(call: Call) -> Decision:
     head = call.head
+    _check_ready(call.policy)
     _check_upgrade(head)
     session_id, name, key = (head.get(f"{_SESSION}{field}") or "" for field in ("uuid", "name", "sharedkey"))
     methods = head.all(f"{_SESSION}grpc-method")

@@ -101,8 +101,8 @@ class Guard:
         service.container = container_id
 
     def use_labels(self, labels: Mapping[str, str]) -> None:
-        """Label the image so from now on; raises ``ValueError`` for what can be no labels."""
-        self._change_policy(labels=tuple(labels.items()))
+        """Label the image so, and let it be built from now on; raises ``ValueError`` for what can be no labels."""
+        self._change_policy(labels=tuple(labels.items()), may_build=True)
 
     def _change_policy(self, **changes: Any) -> None:
         assert self._service is not None

@@ -66,6 +66,10 @@ def test_an_image_is_built_tagged_labelled_and_reported(builds: Builds, engine: 
     assert image.labels["org.opencontainers.image.revision"] == sha
     assert image.labels["org.opencontainers.image.source"] == repository.url
     assert image.labels["team"] == "blue"
+    assert image.labels["caisson.image.build"] == report.build_id
+    assert image.labels["caisson.image.host"] == report.host
+    # By those labels alone a container is a builder, and a container has the labels of its image.
+    assert not {"caisson.build", "caisson.flow-run"} & image.labels.keys()
     assert not [tag for tag in image.tags if tag.startswith("caisson.local/")]
     assert report.builder_removed
     assert report.limits is not None

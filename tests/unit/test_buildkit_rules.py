@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from caisson.guard.buildkit_rules import BuildIds, judge
+from caisson.guard.build_ids import BuildIds
+from caisson.guard.buildkit_rules import judge
 from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN
 from caisson.guard.grpc import Call
 from caisson.guard.policy import GuardPolicy
@@ -276,6 +277,33 @@ def test_a_result_that_is_more_or_less_than_one_is_denied() -> None:
     assert rule(f"{BRIDGE}Return", result(identity="../x")) == "build-result"
     assert rule(f"{BRIDGE}Return", result() + pb((2, pb((1, 2))))) == "buildkit-message"
     assert rule(f"{BRIDGE}Return", pb((1, pb((12, {"x": ""}))))) == "buildkit-message"
+
+
+def returned(*first: tuple[str, bytes], metadata: tuple[tuple[int, dict[str, str]], ...] = ()) -> str:
+    """The rule by which a result without a configuration is denied, after these calls; empty: it is allowed."""
+    ids = BuildIds()
+    try:
+        for path, message in first:
+            judge(Call(path, build_id=BUILD if path.startswith(BRIDGE) else ""), message, POLICY, ids)
+        judge(Call(f"{BRIDGE}Return", build_id=BUILD), pb((1, pb(*metadata))), POLICY, ids)
+    except Denied as denied:
+        return denied.rule
+    return ""
+
+
+ASKING = f"{CONTROL}Solve", pb((1, BUILD), (5, SESSION), (11, 1))
+
+
+def test_a_result_that_becomes_an_image_has_a_configuration() -> None:
+    platforms = ((10, {"refs.platforms": "{}"}),)
+    assert returned((f"{CONTROL}Solve", solve())) == "build-result"
+    assert returned((f"{CONTROL}Solve", solve()), metadata=platforms) == "build-result"
+    # One of which nobody has said yet whether it becomes an image.
+    assert returned() == "build-result"
+    # Before each build, buildx asks for the bridge's capabilities: without an exporter, and with an empty result.
+    assert returned(ASKING) == ""
+    assert returned(ASKING, (f"{CONTROL}Solve", solve())) == "build-exporter"
+    assert returned((f"{CONTROL}Solve", solve()), ASKING) == "build-exporter"
 
 
 def test_an_error_goes_on_without_its_details() -> None:

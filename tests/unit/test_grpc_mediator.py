@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hpack import Encoder
 
-from caisson.guard.buildkit_rules import BuildIds
+from caisson.guard.build_ids import BuildIds
 from caisson.guard.grpc import refusal, with_prefix
 from caisson.guard.grpc_mediator import MOST_AT_ONCE, GrpcMediator
 from caisson.guard.http2 import (
@@ -22,6 +23,7 @@ from caisson.guard.http2 import (
     write_settings,
 )
 from caisson.guard.verdict import Denied
+from caisson.reference import parse_reference
 from tests.buildkit_client import (
     BRIDGE,
     BUILD,
@@ -92,7 +94,7 @@ def test_what_clients_only_try_is_unimplemented() -> None:
 
 def test_a_build_waits_until_its_session_is_open() -> None:
     ids = BuildIds()
-    guard, client = GrpcMediator(POLICY, ids), Client()
+    guard, client = GrpcMediator(lambda: POLICY, ids), Client()
     passed = guard.client_bytes(GREETING + client.call(f"{CONTROL}Solve", solve()))
     assert read_calls(passed.to_daemon) == []
     ids.open_session(SESSION)
@@ -267,7 +269,7 @@ def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
             raise Denied("add-private-host", f"{trigger} leads inside.")
 
     def returned(config: Mapping[str, object]) -> list[str]:
-        guard, client = GrpcMediator(POLICY, BuildIds(), check_trigger=judge), Client()
+        guard, client = GrpcMediator(lambda: POLICY, BuildIds(), check_trigger=judge), Client()
         labels = {"Labels": dict(POLICY.labels)}
         metadata = {"containerimage.config": json.dumps({"config": {**labels, **config}})}
         message = pb((1, pb((3, pb((1, "r1"))), (10, metadata))))
@@ -282,3 +284,14 @@ def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
     for value in ("RUN make", {"0": "RUN make"}, [1], [["RUN make"]], ["RUN make"] * 257):
         assert returned({"OnBuild": value}) == ["build-result"]
     assert returned({"OnBuild": ["RUN make"], "onbuild": ["ADD inside"]}) == ["build-result"]
+
+
+def test_each_call_is_judged_by_the_policy_of_its_time() -> None:
+    now = [POLICY]
+    ids = BuildIds()
+    ids.open_session(SESSION)
+    guard, client = GrpcMediator(lambda: now[0], ids), Client()
+    guard.client_bytes(GREETING)
+    now[0] = replace(POLICY, image=parse_reference("other/image:1"))
+    answers = read_answers(guard.client_bytes(client.call(f"{CONTROL}Solve", solve())).to_client)
+    assert "has to be named other/image:1" in answers[1]["grpc-message"]

@@ -57,6 +57,8 @@ def test_the_guard_knows_what_the_build_may_have() -> None:
     assert (str(policy.image), policy.memory, policy.cpus) == (IDENTITY.reference, 1 << 30, 0.5)
     assert policy.frontends == frozenset({"docker/dockerfile:1"})
     assert policy.cache_mount_namespace.startswith("caisson-")
+    # The labels of the image are not known before the commit is.
+    assert not policy.may_build
 
 
 @pytest.mark.parametrize(

@@ -326,3 +326,14 @@ def test_an_endpoint_more_never_denies_more() -> None:
 def test_a_table_without_entries_allows_nothing() -> None:
     with pytest.raises(Denied):
         judge(request("GET", "/_ping"), POLICY, ENGINE, ())
+
+
+def test_until_the_builds_labels_are_known_nothing_can_be_built() -> None:
+    early = replace(POLICY, may_build=False)
+    for head in (
+        request("POST", "/build", *TAR, framing=CHUNKED),
+        request("POST", "/grpc", *UPGRADE),
+        request("POST", "/session", *SESSION),
+    ):
+        assert denial(head, early) == "build-early"
+    assert judge(request("GET", "/_ping"), early, ENGINE)[0] == "ping"

@@ -8,6 +8,7 @@ import pytest
 
 from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
+from caisson.engine import ImageID, ImageInfo
 from caisson.errors import (
     BaseImageUnreachable,
     BuildFailed,
@@ -29,6 +30,7 @@ from caisson.outcome import (
     judge_limits,
     require_confirmed,
     require_held,
+    require_labels,
 )
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
@@ -209,3 +211,11 @@ def test_a_command_that_says_so_is_no_fault_of_the_engine(error: str) -> None:
 )
 def test_a_registry_out_of_reach_is_told_from_an_image_that_is_not_there(text: str, kind: type[Exception]) -> None:
     assert type(_classify(BuildProgress(error=text))) is kind
+
+
+def test_an_image_without_the_labels_of_its_build_is_another() -> None:
+    made = ImageInfo(ImageID("sha256:" + "1" * 64), (), (), {"a": "1", "b": "of another", "base": "x"}, 0, (), "")
+    require_labels(made, {"a": "1"})
+    for wanted in ({"a": "1", "b": "2"}, {"c": ""}):
+        with pytest.raises(BuildFailed, match="without the labels"):
+            require_labels(made, wanted)

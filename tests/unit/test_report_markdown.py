@@ -369,3 +369,12 @@ def test_no_bar_leaves_the_picture(total: float, seconds: list[float]) -> None:
         assert float(rect.attrib["x"]) >= 0
         assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= 720
     assert len([text for text in root.iter(f"{_SVG}text") if text.get("text-anchor")]) <= 7
+
+
+def test_the_guards_decisions_are_a_table_and_its_denials_say_how_many_are_not_told() -> None:
+    denial = GuardDenial(time="2025-03-01", method="GET", path="/x", rule="endpoint", reason="No.")
+    counts = [GuardCount(verdict="allow", rule="ping", count=3), GuardCount(verdict="deny", rule="endpoint", count=7)]
+    text = render_markdown(_report(guard=GuardReport(counts=counts, denied=7, denials=[denial, denial])))
+    assert "| Verdict | Rule | Decisions |" in text
+    assert "| deny | `endpoint` | 7 |" in text
+    assert r"The first 2 denials are told here; 5 more are in the audit only." in text
