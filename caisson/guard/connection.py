@@ -14,6 +14,7 @@ from caisson.guard.dockerfile_policy import as_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
 from caisson.guard.grpc_mediator import GrpcMediator
+from caisson.guard.held import Held
 from caisson.guard.http1 import (
     NO_BODY,
     Headers,
@@ -59,6 +60,7 @@ class Service:
     """What BuildKit's clients have named on this socket."""
     streams: set[MediatedStream] = field(default_factory=set)
     """``/grpc`` streams that go on now: their calls may wait for a session."""
+    held: Held = field(default_factory=Held)
     spare: Wire | None = None
     """A connection with the engine that has answered all that it was asked: the next question needs no new one."""
 
@@ -136,16 +138,9 @@ class Connection:
             return False
         raw, rest = found
         self._head = head = parse_request(raw, most_headers=self._policy.limits.headers)
-        try:
-            rule, decision = judge(head, self._policy, self._service.engine)
-            if rest and head.framing == NO_BODY:
-                raise Malformed("Something follows the request before its answer.")
-        except Denied as denied:
-            if not self._service.only_report:
-                raise
-            self._record(denied.verdict, would_deny=True)
-            await self._pass_by(head, rest)
-            return False
+        rule, decision = judge(head, self._policy, self._service.engine)
+        if rest and head.framing == NO_BODY:
+            raise Malformed("Something follows the request before its answer.")
         self._record(ALLOWED[rule])
         return await self._act(rule, head, decision, rest)
 
@@ -154,7 +149,7 @@ class Connection:
             await self._send_answer(200, answer_body(decision), keep=head.keeps_alive, headers=decision.headers)
             return head.keeps_alive
         if isinstance(decision, Upgrade):
-            with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.connections):
+            with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.grpc_at_once):
                 await self._upgrade(rule, decision)
             return False
         if decision.build is None:
@@ -198,9 +193,7 @@ class Connection:
         if forward.build is not None:
             scan = TarScan(forward.build.dockerfile, self._policy.limits.context_bytes)
         engine = await self._connect() if scan else self._take_spare() or await self._connect()
-        exchange = Exchange(
-            self._client, engine, head, forward, self._policy, scan=scan, only_report=service.only_report
-        )
+        exchange = Exchange(self._client, engine, head, forward, self._policy, service.held, scan=scan)
 
         def approve(dockerfile: bytes) -> None:
             assert forward.build is not None
@@ -223,8 +216,6 @@ class Connection:
                 service.spare = engine
             else:
                 engine.close()
-            for denied in exchange.scanned:
-                self._record(denied.verdict, would_deny=True)
             if scan is not None or not ended.allowed:
                 self._note_end(ended, exchange.bytes_in, exchange.bytes_out)
 
@@ -249,10 +240,8 @@ class Connection:
             self._client,
             engine,
             mediator,
-            record=lambda verdict, path: self._record(
-                verdict, path=path, would_deny=self._service.only_report and not verdict.allowed
-            ),
-            only_report=self._service.only_report,
+            record=lambda verdict, path: self._record(verdict, path=path),
+            whole_seconds=self._policy.limits.body_seconds,
         )
         try:
             own = (("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "0"))
@@ -276,20 +265,19 @@ class Connection:
             raise EngineBroken("It did not answer in time.") from None
         finally:
             self._service.streams.discard(stream)
+            mediator.close()
             engine.close()
             self._note_end(ALLOWED[rule], stream.bytes_in, stream.bytes_out)
 
     def _session_headers(self, upgrade: Upgrade) -> Headers:
         if not upgrade.session:
             return ()
-        if self._service.only_report:
-            # Its calls are passed on as they came, and name it as the client does.
-            return (("X-Docker-Expose-Session-Uuid", upgrade.session),)
         return self._service.ids.session_headers(upgrade.session)
 
     def _mediator(self, upgrade: Upgrade) -> Mediator:
         if upgrade.kind == "grpc":
-            return GrpcMediator(lambda: self._policy, self._service.ids, check_trigger=self._service.check_trigger)
+            service = self._service
+            return GrpcMediator(lambda: self._policy, service.ids, service.held, check_trigger=service.check_trigger)
         return SessionMediator(self._check_sent)
 
     def _check_sent(self, dockerfile: bytes) -> None:
@@ -298,26 +286,8 @@ class Connection:
         given = service.ids.settle_build_args()
         service.check_dockerfile(dockerfile, BuildInputs("buildkit", tuple(given.items()), service.engine.platform))
 
-    async def _pass_by(self, head: RequestHead, rest: bytes) -> None:
-        """Pass a request on as it came, though it would be denied: only where denials are not enforced."""
-        engine = await self._connect()
-        try:
-            kept = [(name, value) for name, value in head.headers if name != "connection"]
-            upgrade = head.get("upgrade") is not None
-            kept.append(("connection", "upgrade" if upgrade else "close"))
-            await engine.send(write_request(head.method, head.target, kept) + rest)
-            ways = [asyncio.create_task(_copy(self._client, engine)), asyncio.create_task(_copy(engine, self._client))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-        finally:
-            engine.close()
-
-    def _record(self, verdict: Verdict, *, would_deny: bool = False, path: str = "") -> None:
-        self._service.audit.record(self._entry("decision", verdict, would_deny=would_deny, path=path))
+    def _record(self, verdict: Verdict, *, path: str = "") -> None:
+        self._service.audit.record(self._entry("decision", verdict, path=path))
 
     def _note_end(self, verdict: Verdict, bytes_in: int = 0, bytes_out: int = 0) -> None:
         # That something has ended allows nothing, so it may go unrecorded where the audit is full.
@@ -329,7 +299,6 @@ class Connection:
         event: Event,
         verdict: Verdict,
         *,
-        would_deny: bool = False,
         path: str = "",
         bytes_in: int = 0,
         bytes_out: int = 0,
@@ -341,7 +310,6 @@ class Connection:
             method=head.method if head else "",
             path=path or (head.target.partition("?")[0] if head else ""),
             container=self._container,
-            would_deny=would_deny,
             bytes_in=bytes_in,
             bytes_out=bytes_out,
         )
@@ -363,8 +331,3 @@ class Connection:
             own.append(("Connection", "close"))
         is_head = self._head is not None and self._head.method == "HEAD"
         await self._client.send(write_answer(status, own) + (b"" if is_head else body))
-
-
-async def _copy(source: Wire, target: Wire) -> None:
-    while data := await source.receive():
-        await target.send(data)

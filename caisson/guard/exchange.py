@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from caisson.guard.held import Held
 from caisson.guard.http1 import (
     LAST_CHUNK,
     AnswerHead,
@@ -25,7 +26,6 @@ from caisson.guard.http1 import (
 from caisson.guard.policy import GuardLimits, GuardPolicy
 from caisson.guard.rules import Forward
 from caisson.guard.tarscan import TarScan
-from caisson.guard.verdict import Denied
 from caisson.guard.wire import Gone, Wire
 
 _OWN_HEADERS = (("Host", "docker"), ("User-Agent", "caisson-guard"))
@@ -64,10 +64,8 @@ class Exchange:
     head: RequestHead
     forward: Forward
     policy: GuardPolicy
+    held: Held
     scan: TarScan | None = None
-    scanned: list[Denied] = field(default_factory=list)
-    """With ``only_report``: what the context would have been denied for."""
-    only_report: bool = False
     answered: bool = field(default=False, init=False)
     uploaded: bool = field(default=False, init=False)
     reusable: bool = field(default=False, init=False)
@@ -117,41 +115,28 @@ class Exchange:
         await self._watch()
 
     async def _send_body(self, scan: TarScan, rest: bytes, approve: Approve) -> None:
+        limits, clock = self.policy.limits, asyncio.get_running_loop().time
         reader = BodyReader(self.head.framing)
-        data = rest
+        data, waited = rest, 0.0
         while True:
             parts = reader.feed(data) if data else []
             size = sum(len(part) for part in parts)
             self.bytes_in += size
-            await self._to_engine(chunk(self._scan(scan, parts)))
+            await self._to_engine(chunk([piece for part in parts for piece in scan.feed(part)]))
             if reader.done:
                 break
-            data = await self.client.receive(self.policy.limits.body_seconds)
+            begun = clock()
+            data = await self.client.receive(limits.body_seconds)
+            waited += clock() - begun
             if not data:
                 raise Gone("the client closed the connection within the body")
+            if waited > limits.wait_seconds + self.bytes_in / limits.least_rate:
+                raise Malformed(f"The body comes more slowly than {limits.least_rate} bytes a second.")
         if reader.rest:
             raise Malformed("Something follows the request before its answer.")
-        end = b""
-        try:
-            end = scan.finish()
-            approve(scan.dockerfile_text())
-        except Denied as denied:
-            self._denied(denied)
-        parts = [] if self.only_report else [memoryview(end)]
-        await self._to_engine(chunk(parts) + LAST_CHUNK)
-
-    def _scan(self, scan: TarScan, parts: list[memoryview]) -> list[memoryview]:
-        try:
-            passed = [piece for part in parts for piece in scan.feed(part)] if not self.scanned else []
-        except Denied as denied:
-            self._denied(denied)
-        return parts if self.only_report else passed
-
-    def _denied(self, denied: Denied) -> None:
-        if not self.only_report:
-            raise denied
-        if not self.scanned:
-            self.scanned.append(denied)
+        end = scan.finish()
+        approve(scan.dockerfile_text())
+        await self._to_engine(chunk([memoryview(end)]) + LAST_CHUNK)
 
     async def _to_engine(self, data: bytes) -> None:
         if not data:
@@ -205,23 +190,30 @@ class Exchange:
 
     async def _rewritten(self, answer: AnswerHead, reader: BodyReader, data: bytes) -> None:
         assert self.forward.rewrite is not None
-        whole = bytearray()
-        while not reader.done:
-            for part in reader.feed(data):
-                whole += part
-            if len(whole) > self.policy.limits.answer_bytes:
-                raise EngineBroken("The engine's answer is too long to be read whole.")
-            if not reader.done:
-                data = await self.engine.receive()
-                if not data:
-                    reader.end()
+        taken = 0
         try:
-            body = self.forward.rewrite(bytes(whole), self.policy)
-        except ValueError as error:
-            raise EngineBroken(str(error)) from None
-        self.bytes_out += len(body)
-        headers = [*self._answer_headers(answer), ("Content-Length", str(len(body)))]
-        await self._to_client(write_answer(answer.status, headers) + body)
+            whole = bytearray()
+            while not reader.done:
+                for part in reader.feed(data):
+                    self.held.take(len(part))
+                    taken += len(part)
+                    whole += part
+                if len(whole) > self.policy.limits.answer_bytes:
+                    raise EngineBroken("The engine's answer is too long to be read whole.")
+                if not reader.done:
+                    data = await self.engine.receive()
+                    if not data:
+                        reader.end()
+            try:
+                body = self.forward.rewrite(bytes(whole), self.policy)
+            except ValueError as error:
+                raise EngineBroken(str(error)) from None
+            del whole
+            self.bytes_out += len(body)
+            headers = [*self._answer_headers(answer), ("Content-Length", str(len(body)))]
+            await self._to_client(write_answer(answer.status, headers) + body)
+        finally:
+            self.held.give(taken)
 
     async def _to_client(self, data: bytes) -> None:
         self.answered = True

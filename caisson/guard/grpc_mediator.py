@@ -9,8 +9,9 @@ Rules of this module:
   after ``goodbye``.
 - What the daemon answers is passed on as it is, frame by frame. Two kinds of frames of its are the guard's to read:
   how much it takes (the guard sends no more, and gives the client windows of its own), and what settings it has.
-- Memory is bounded: ``HELD_LIMIT`` bytes of messages, ``MOST_AT_ONCE`` calls, ``MOST_CALLS`` in all, control frames in
-  proportion to what the daemon has answered (CVE-2019-9512, CVE-2019-9515, CVE-2023-44487).
+- Memory is bounded: the bytes of messages by what all connections of the socket may hold, ``MOST_AT_ONCE`` calls,
+  ``MOST_CALLS`` in all, control frames in proportion to what the daemon has answered (CVE-2019-9512, CVE-2019-9515,
+  CVE-2023-44487).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from caisson.guard.build_ids import BuildIds
 from caisson.guard.buildkit_rules import Judged, find_method, judge, status_of
 from caisson.guard.grpc import Call, RequestReader, read_call, refusal, with_prefix
+from caisson.guard.held import Held
 from caisson.guard.http2 import (
     DEFAULT_WINDOW,
     END_STREAM,
@@ -50,7 +52,6 @@ from caisson.guard.verdict import Denied, Verdict
 
 MOST_AT_ONCE = 64
 MOST_CALLS = 4_096
-HELD_LIMIT = 8 << 20
 HEADER_BLOCK_LIMIT = 8 << 10
 HEADER_LIST_LIMIT = 16 << 10
 
@@ -100,14 +101,15 @@ def _no_triggers(_: str) -> None:
 @dataclass
 class GrpcMediator:
     """One connection. ``policy`` gives the one that holds now, for each call anew; ``ids`` are those of the whole
-    socket: the sessions that the server has seen opened; ``check_trigger`` judges what the image would have after
-    ONBUILD, and raises ``Denied``.
+    socket: the sessions that the server has seen opened; ``held`` is what all its connections hold; ``check_trigger``
+    judges what the image would have after ONBUILD, and raises ``Denied``.
 
     After a session was opened, ``client_bytes(b"")`` gives what has waited for it.
     """
 
     policy: Callable[[], GuardPolicy]
     ids: BuildIds = field(default_factory=BuildIds)
+    held: Held = field(default_factory=Held)
     check_trigger: Callable[[str], None] = _no_triggers
 
     def __post_init__(self) -> None:
@@ -156,6 +158,27 @@ class GrpcMediator:
     def goodbye(self, denied: Denied) -> bytes:
         """What to send to the client before the connection is closed for that reason: GOAWAY, whose text it prints."""
         return b"" if self._daemon_headers_open else goaway(_ENHANCE_YOUR_CALM, denied.reason)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client has begun something (the connection, a header list, a message) that is not yet whole."""
+        return (
+            not self._greeted
+            or bool(self._headers.expected_on)
+            or any(stream.reader is not None for stream in self._streams.values())
+        )
+
+    def close(self) -> None:
+        """Nothing more comes or goes."""
+        self._give(self._held)
+
+    def _take(self, size: int) -> None:
+        self.held.take(size)
+        self._held += size
+
+    def _give(self, size: int) -> None:
+        self.held.give(size)
+        self._held -= size
 
     def _passed(self) -> Passed:
         if not self._daemon_headers_open:
@@ -208,7 +231,7 @@ class GrpcMediator:
         stream = self._streams.pop(frame.stream, None)
         if stream is None:
             return
-        self._held -= len(stream.reader or b"") + len(stream.unsent)
+        self._give(len(stream.reader or b"") + len(stream.unsent))
         stream.reader, stream.unsent = None, b""
         if stream in self._unsent:
             self._unsent.remove(stream)
@@ -254,9 +277,7 @@ class GrpcMediator:
             if frame.ends_stream:
                 self._refused.remove(number)
             return
-        self._held += size
-        if self._held > HELD_LIMIT:
-            raise Denied("grpc-held", f"The messages that are not yet whole have more than {HELD_LIMIT} bytes.")
+        self._take(size)
         stream.reader.feed(frame.payload)
         if frame.ends_stream:
             self._judge(stream, stream.reader)
@@ -265,7 +286,7 @@ class GrpcMediator:
 
     def _judge(self, stream: _Stream, reader: RequestReader) -> None:
         message = reader.finish()
-        self._held -= len(reader)
+        self._give(len(reader))
         stream.reader = None
         try:
             judged = judge(stream.call, message, self.policy(), self.ids)
@@ -276,8 +297,9 @@ class GrpcMediator:
             self._unsent.remove(stream)
             self._refuse(stream.number, stream.call, denied, ended=True)
             return
-        stream.judged, stream.unsent = judged, with_prefix(judged.message)
-        self._held += len(stream.unsent)
+        written = with_prefix(judged.message)
+        self._take(len(written))
+        stream.judged, stream.unsent = judged, written
         self._verdicts.append((stream.call.path, Verdict("allow", "buildkit-method", "It is part of a build.")))
 
     def _refuse(self, number: int, call: Call, denied: Denied, *, ended: bool) -> None:
@@ -298,7 +320,7 @@ class GrpcMediator:
                 piece, stream.unsent = stream.unsent[:size], stream.unsent[size:]
                 stream.window -= size
                 self._window -= size
-                self._held -= size
+                self._give(size)
                 flags = 0 if stream.unsent else END_STREAM
                 self._to_daemon.append(frame_head(size, Type.DATA, flags, stream.number) + piece)
             if stream.unsent:
@@ -331,7 +353,7 @@ class GrpcMediator:
         stream = self._streams.pop(number, None)
         if stream is not None and stream in self._unsent:
             self._unsent.remove(stream)
-            self._held -= len(stream.unsent)
+            self._give(len(stream.unsent))
 
     def _daemon_window(self, frame: Frame) -> None:
         more = check_window_update(frame)

@@ -24,6 +24,8 @@ class GuardLimits:
 
     connections: int = 32
     builds_at_once: int = 1
+    grpc_at_once: int = 8
+    """Connections of BuildKit's clients; one build has one or two."""
     head_bytes: int = 256 << 10
     headers: int = 64
     header_seconds: float = 10
@@ -31,7 +33,14 @@ class GuardLimits:
     idle_seconds: float = 300
     """For the next request of a connection."""
     body_seconds: float = 120
-    """For the next bytes of a body."""
+    """For the next bytes of a body, and for a call of BuildKit's to be whole."""
+    wait_seconds: float = 900
+    """For all bytes of a body together, as long as they are slower than ``least_rate``: only waiting for the client
+    counts, not what the engine takes."""
+    least_rate: int = 4 << 10
+    """Bytes a second."""
+    send_seconds: float = 900
+    """For a client to take some of what it is sent."""
     engine_seconds: float = 10
     """For the engine to take a connection."""
     context_bytes: int = 64 << 30

@@ -21,6 +21,8 @@ Value: TypeAlias = "Single | tuple[Single, ...] | Mapping[str, Single]"
 _VARINT, _LENGTH = 0, 2
 _LONGEST_VARINT = 10
 _DEEPEST = 16
+# In one message. A field of three bytes costs a hundred times that in memory.
+_MOST_FIELDS = 10_000
 
 
 class ProtobufError(ValueError):
@@ -210,8 +212,11 @@ def _value(name: str, spec: Field, wire: int | bytes, depth: int) -> Single:
 
 
 def _wire_fields(name: str, data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
+    at = count = 0
     while at < len(data):
+        count += 1
+        if count > _MOST_FIELDS:
+            raise ProtobufError(f"{name} has more than {_MOST_FIELDS} fields")
         tag, at = _read_varint(name, data, at)
         number, wire_type = tag >> 3, tag & 7
         if not 0 < number < 1 << 29:

@@ -142,6 +142,7 @@ class _Door:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._most = 2 * service.policy.limits.connections
+        self._send_seconds = service.policy.limits.send_seconds
         self._is_open = self._ends = False
 
     def open(self) -> None:
@@ -175,7 +176,7 @@ class _Door:
             self._loop.call_later(0.1, self.open)
             return
         self._service.connections += 1
-        task = self._loop.create_task(Connection(self._service, Wire(accepted)).run())
+        task = self._loop.create_task(Connection(self._service, Wire(accepted, self._send_seconds)).run())
         self._tasks.add(task)
         task.add_done_callback(self._left)
         if len(self._tasks) >= self._most:

@@ -114,6 +114,14 @@ class SessionMediator:
             passed.append(frame.encode())
         return Passed(to_client=b"".join(passed))
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the builder has yet to begin: from then on the daemon asks, and looks whether it still answers."""
+        return not self._from_builder.begun
+
+    def close(self) -> None:
+        """Nothing is kept that others could miss."""
+
     def goodbye(self, denied: Denied) -> bytes:  # noqa: ARG002
         """Nothing: the builder is a server here, and prints nothing of what its client says at the end."""
         return b""
@@ -188,7 +196,7 @@ class _Passer:
         self._session = session
         self._answers = HeaderReader(_ANSWER_BLOCK, _ANSWER_LIST)
         self._held = b""
-        self._begun = False
+        self.begun = False
         self._data_left = 0
         self._data_stream = 0
         self._data_ends = False
@@ -287,9 +295,9 @@ class _Passer:
             read_settings(frame)
 
     def _check_begun(self, *, settings: bool) -> None:
-        if not self._begun and not settings:
+        if not self.begun and not settings:
             raise Denied("http2-preface", "The first frame is not SETTINGS.")
-        self._begun = True
+        self.begun = True
 
     def _check_stream(self, stream: int) -> None:
         # One that has ended may still be spoken of: the other side's word for that was perhaps on its way.

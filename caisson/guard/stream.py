@@ -24,12 +24,19 @@ class Mediator(Protocol):
     def goodbye(self, denied: Denied) -> bytes:
         """What the client is to be sent before its connection is closed for that reason; empty where nothing is."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client has begun something that only it can bring to its end, in a short time."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
 
 class MediatedStream:
     """Passes both ways what the mediator lets through, until one side ends or is denied something.
 
-    ``record`` gets each decision before what it allows is sent. With ``only_report`` everything is passed on as it
-    came, and the mediator looks on.
+    ``record`` gets each decision before what it allows is sent. ``whole_seconds`` is how long the client may take for
+    what it has begun.
     """
 
     def __init__(
@@ -39,12 +46,12 @@ class MediatedStream:
         mediator: Mediator,
         *,
         record: Callable[[Verdict, str], None],
-        only_report: bool,
+        whole_seconds: float,
     ) -> None:
         self._client, self._engine, self._mediator = client, engine, mediator
-        self._record, self._only_report = record, only_report
+        self._record, self._whole_seconds = record, whole_seconds
         self._locks = {client: asyncio.Lock(), engine: asyncio.Lock()}
-        self._watched = True
+        self._whole_by: float | None = None
         self.bytes_in = 0
         """What was sent to the engine."""
         self.bytes_out = 0
@@ -53,8 +60,8 @@ class MediatedStream:
     async def run(self, first: bytes) -> None:
         """Serve it; ``first`` is what the engine has sent already."""
         ways = [
-            asyncio.create_task(self._one_way(self._client, self._engine, self._mediator.client_bytes, b"")),
-            asyncio.create_task(self._one_way(self._engine, self._client, self._mediator.server_bytes, first)),
+            asyncio.create_task(self._from_client()),
+            asyncio.create_task(self._from_engine(first)),
         ]
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -74,26 +81,41 @@ class MediatedStream:
 
     async def resume(self) -> None:
         """Send what has waited for a session that is open now."""
-        if self._watched and not self._only_report:
-            await self._pass(self._judge(self._mediator.client_bytes, b""))
+        await self._pass(self._judge(self._mediator.client_bytes, b""))
 
-    async def _one_way(self, source: Wire, target: Wire, judged: Callable[[bytes], Passed], data: bytes) -> None:
-        data = data or await source.receive()
+    async def _from_client(self) -> None:
+        while data := await self._receive():
+            await self._take(self._mediator.client_bytes, data)
+
+    async def _from_engine(self, data: bytes) -> None:
+        data = data or await self._engine.receive()
         while data:
-            if self._watched:
-                try:
-                    passed = self._judge(judged, data)
-                except Denied as denied:
-                    if not self._only_report:
-                        await self._send(self._client, self._mediator.goodbye(denied))
-                        raise
-                    self._watched = False
-                    self._record(denied.verdict, "")
-            if self._only_report:
-                await self._send(target, data)
-            else:
-                await self._pass(passed)
-            data = await source.receive()
+            await self._take(self._mediator.server_bytes, data)
+            data = await self._engine.receive()
+
+    async def _receive(self) -> bytes:
+        """What the client sends next; what it has begun has to be whole in time, however often something comes."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            if not self._mediator.unfinished:
+                self._whole_by = None
+            elif self._whole_by is None:
+                self._whole_by = clock() + self._whole_seconds
+            left = None if self._whole_by is None else self._whole_by - clock()
+            if left is None or (left > 0 and await self._client.readable(left)):
+                return await self._client.receive()
+            if self._mediator.unfinished:
+                denied = Denied("http2-slow", f"What was begun was not whole within {self._whole_seconds:g} seconds.")
+                await self._send(self._client, self._mediator.goodbye(denied))
+                raise denied
+
+    async def _take(self, judged: Callable[[bytes], Passed], data: bytes) -> None:
+        try:
+            passed = self._judge(judged, data)
+        except Denied as denied:
+            await self._send(self._client, self._mediator.goodbye(denied))
+            raise
+        await self._pass(passed)
 
     def _judge(self, judged: Callable[[bytes], Passed], data: bytes) -> Passed:
         try:

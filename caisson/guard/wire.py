@@ -24,10 +24,12 @@ class Wire:
     """One connection. All of it is for one event loop, with one reader at a time.
 
     Nothing is read before it is asked for, by ``receive`` or ``readable``; what is read ahead is one buffer at most.
+    ``send_seconds`` is how long the other end may take nothing of what it is sent; None: as long as it likes.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, send_seconds: float | None = None) -> None:
         connection.setblocking(False)
+        self._send_seconds = send_seconds
         self.socket = connection
         self._loop = asyncio.get_running_loop()
         self._ahead: bytes | None = None
@@ -87,10 +89,33 @@ class Wire:
 
     async def send(self, data: bytes) -> None:
         """Send all of it, as fast as the other end takes it; raises ``Gone``."""
+        rest = memoryview(data)
         try:
-            await self._loop.sock_sendall(self.socket, data)
+            while rest := rest[self._put(rest) :]:
+                await self._writable()
         except OSError as error:
             raise Gone(str(error)) from None
+
+    def _put(self, data: memoryview) -> int:
+        try:
+            return self.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def _writable(self) -> None:
+        writable = self._loop.create_future()
+        number = self.socket.fileno()
+        self._loop.add_writer(number, _tell, writable, True)
+        timer = (
+            None if self._send_seconds is None else self._loop.call_later(self._send_seconds, _tell, writable, False)
+        )
+        try:
+            if not await writable:
+                raise Gone("nothing was taken in time")
+        finally:
+            self._loop.remove_writer(number)
+            if timer is not None:
+                timer.cancel()
 
     async def says_more(self) -> bool:
         """Wait for what comes next, and leave it there: bytes, or the end (False)."""
