@@ -52,7 +52,6 @@ class Service:
     container: str = ""
     """The only one that is served; empty: nobody."""
     serve_anyone: bool = False
-    only_report: bool = False
     connections: int = 0
     active: dict[str, int] = field(default_factory=dict)
     """Builds and sessions that go on now, by their rule."""
@@ -71,6 +70,50 @@ class Service:
         except Denied as denied:
             reason = f"The image's configuration has ONBUILD {trigger[:80]!r}: {denied.reason}"
             raise Denied(denied.rule, reason) from None
+
+    def admit(self, container: str) -> None:
+        """Whether a client in that container (empty: in none that this process sees) is served; raises ``Denied``."""
+        if self.connections > self.policy.limits.connections:
+            raise Denied("connections", f"More than {self.policy.limits.connections} connections are open.")
+        if self.serve_anyone:
+            return
+        if not self.container:
+            raise Denied("peer", "The container that this socket is for is not known yet.")
+        if not container:
+            raise Denied(
+                "peer",
+                "Who connects is in no container that this process can see; "
+                "the guard has to run in the host's own process namespace.",
+            )
+        if container != self.container:
+            raise Denied("peer", "This socket is for another container.")
+
+    def most_at_once(self, rule: str) -> int | None:
+        """How many that this rule allows may go on at once; None: any number."""
+        limits = self.policy.limits
+        return {"build": limits.builds_at_once, "session": 1, "grpc": limits.grpc_at_once}.get(rule)
+
+    def check_sent(self, dockerfile: bytes) -> None:
+        """The Dockerfile that BuildKit is about to get, with the arguments that all builds on this socket have."""
+        given = self.ids.settle_build_args()
+        self.check_dockerfile(dockerfile, BuildInputs("buildkit", tuple(given.items()), self.engine.platform))
+
+    @contextlib.contextmanager
+    def one_at_a_time(self, rule: str) -> Iterator[None]:
+        """One more of this rule goes on; raises ``Denied`` where that is one too many."""
+        most = self.most_at_once(rule)
+        if most is None:
+            yield
+            return
+        if self.active.get(rule, 0) >= most:
+            raise Denied(
+                f"{rule}-busy", f"{most} of this kind ({rule}) goes on already; one build has no use for more."
+            )
+        self.active[rule] = self.active.get(rule, 0) + 1
+        try:
+            yield
+        finally:
+            self.active[rule] -= 1
 
 
 class Connection:
@@ -91,7 +134,7 @@ class Connection:
         try:
             self._container = peer_container(self._client.socket)
             try:
-                self._admit()
+                self._service.admit(self._container)
             except Denied:
                 # Whoever looks whether a guard still listens connects, asks nothing and goes.
                 if await self._client.receive(self._policy.limits.header_seconds):
@@ -114,23 +157,6 @@ class Connection:
         finally:
             self._client.close()
 
-    def _admit(self) -> None:
-        service = self._service
-        if service.connections > self._policy.limits.connections:
-            raise Denied("connections", f"More than {self._policy.limits.connections} connections are open.")
-        if service.serve_anyone:
-            return
-        if not service.container:
-            raise Denied("peer", "The container that this socket is for is not known yet.")
-        if not self._container:
-            raise Denied(
-                "peer",
-                "Who connects is in no container that this process can see; "
-                "the guard has to run in the host's own process namespace.",
-            )
-        if self._container != service.container:
-            raise Denied("peer", "This socket is for another container.")
-
     async def _one_request(self) -> bool:
         self._head = None
         found = await self._read_head()
@@ -149,12 +175,10 @@ class Connection:
             await self._send_answer(200, answer_body(decision), keep=head.keeps_alive, headers=decision.headers)
             return head.keeps_alive
         if isinstance(decision, Upgrade):
-            with self._one_at_a_time(rule, most=1 if rule == "session" else self._policy.limits.grpc_at_once):
+            with self._service.one_at_a_time(rule):
                 await self._upgrade(rule, decision)
             return False
-        if decision.build is None:
-            return await self._forward(rule, head, decision, rest)
-        with self._one_at_a_time(rule, most=self._policy.limits.builds_at_once):
+        with self._service.one_at_a_time(rule):
             return await self._forward(rule, head, decision, rest)
 
     async def _read_head(self) -> tuple[bytes, bytes] | None:
@@ -171,19 +195,6 @@ class Connection:
         except TimeoutError:
             raise Malformed("The head of the request did not come in time.") from None
         raise Malformed("The connection ended within the head of a request.")
-
-    @contextlib.contextmanager
-    def _one_at_a_time(self, rule: str, *, most: int) -> Iterator[None]:
-        active = self._service.active
-        if active.get(rule, 0) >= most:
-            raise Denied(
-                f"{rule}-busy", f"{most} of this kind ({rule}) goes on already; one build has no use for more."
-            )
-        active[rule] = active.get(rule, 0) + 1
-        try:
-            yield
-        finally:
-            active[rule] -= 1
 
     async def _forward(self, rule: str, head: RequestHead, forward: Forward, rest: bytes) -> bool:
         service = self._service
@@ -278,13 +289,7 @@ class Connection:
         if upgrade.kind == "grpc":
             service = self._service
             return GrpcMediator(lambda: self._policy, service.ids, service.held, check_trigger=service.check_trigger)
-        return SessionMediator(self._check_sent)
-
-    def _check_sent(self, dockerfile: bytes) -> None:
-        """The Dockerfile that BuildKit is about to get, with the arguments that all builds on this socket have."""
-        service = self._service
-        given = service.ids.settle_build_args()
-        service.check_dockerfile(dockerfile, BuildInputs("buildkit", tuple(given.items()), service.engine.platform))
+        return SessionMediator(self._service.check_sent)
 
     def _record(self, verdict: Verdict, *, path: str = "") -> None:
         self._service.audit.record(self._entry("decision", verdict, path=path))

@@ -111,6 +111,8 @@ class GrpcMediator:
     ids: BuildIds = field(default_factory=BuildIds)
     held: Held = field(default_factory=Held)
     check_trigger: Callable[[str], None] = _no_triggers
+    looks_on: bool = False
+    """Whether what it says to pass on is not passed on: then nothing waits for a session or a window."""
 
     def __post_init__(self) -> None:
         self._preface = PrefaceReader()
@@ -250,7 +252,11 @@ class GrpcMediator:
         self._calls += 1
         if len(self._streams) + len(self._refused) >= MOST_AT_ONCE or self._calls > MOST_CALLS:
             raise Denied("http2-flood", f"There are more than {MOST_AT_ONCE} calls at once, or {MOST_CALLS} in all.")
+        if not block.ends_stream:
+            # Until it is known to be a call, what follows on it is nothing's.
+            self._refused.add(number)
         call = read_call(block.fields)
+        self._refused.discard(number)
         try:
             method = find_method(call)
         except Denied as denied:
@@ -312,7 +318,14 @@ class GrpcMediator:
         """Send what may be sent, in the order in which the streams were opened, as far as the daemon's windows go."""
         while self._unsent:
             stream = self._unsent[0]
-            if stream.judged is None or (stream.judged.session and stream.judged.session not in self.ids.sessions):
+            if stream.judged is None:
+                return
+            if self.looks_on:
+                self._give(len(stream.unsent))
+                stream.begun, stream.unsent = True, b""
+                self._unsent.popleft()
+                continue
+            if stream.judged.session and stream.judged.session not in self.ids.sessions:
                 return
             if not stream.begun:
                 self._begin(stream)

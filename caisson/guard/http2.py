@@ -150,15 +150,25 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._skip = 0
         self._begun = False
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that ``data`` completes, one after the other, so that each is judged before the next is read."""
         self._held += data
-        at = 0
+        # Whoever only looks on goes on after what is denied: with the frame that follows.
+        at = min(self._skip, len(self._held))
+        self._skip -= at
         try:
             while len(self._held) - at >= FRAME_HEAD:
-                length, kind, flags, stream = read_head(bytes(self._held[at : at + FRAME_HEAD]))
+                head = bytes(self._held[at : at + FRAME_HEAD])
+                try:
+                    length, kind, flags, stream = read_head(head)
+                except Denied:
+                    end = FRAME_HEAD + int.from_bytes(head[:3], "big")
+                    self._skip = max(0, at + end - len(self._held))
+                    at = min(at + end, len(self._held))
+                    raise
                 if len(self._held) - at < FRAME_HEAD + length:
                     break
                 frame = Frame(kind, flags, stream, bytes(self._held[at + FRAME_HEAD : at + FRAME_HEAD + length]))

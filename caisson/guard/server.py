@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from caisson.guard.engine_facts import ask_engine
 from caisson.guard.listening import SUFFIX, listening
 from caisson.guard.peer import is_container_id
 from caisson.guard.policy import GuardPolicy
+from caisson.guard.watching import WatchedConnection
 from caisson.guard.wire import Wire
 
 DEFAULT_DIRECTORY = Path("/run/caisson")
@@ -29,6 +31,7 @@ class Guard:
 
     ``with Guard(policy, engine_socket=…, check_dockerfile=…) as guard`` makes ``guard.socket_path``; until
     ``serve_only`` has named the container, nobody is served. ``gid`` is the group that may connect.
+    With ``only_report`` everything passes as it came, and what would be denied is recorded as such.
     ``check_dockerfile`` gets the Dockerfile that the engine is about to use, with what the build is given, and raises
     ``Denied``.
     Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
@@ -69,7 +72,6 @@ class Guard:
             audit=self._audit,
             check_dockerfile=self._check_dockerfile,
             serve_anyone=self._serve_anyone,
-            only_report=self._only_report,
         )
         with contextlib.ExitStack() as stack:
             stack.callback(self._audit.close)
@@ -122,7 +124,7 @@ class Guard:
     async def _serve(self, listener: socket.socket, started: threading.Event) -> None:
         assert self._service is not None
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        door = _Door(listener, self._service)
+        door = _Door(listener, self._service, only_report=self._only_report)
         door.open()
         started.set()
         await self._stop.wait()
@@ -134,15 +136,17 @@ class Guard:
 class _Door:
     """Lets clients in, each into a task of its own.
 
-    Those beyond the limit of connections are told so; beyond twice the limit they wait in the kernel's queue.
+    Those beyond the limit of connections are told so; beyond twice the limit they wait in the kernel's queue. Where
+    denials are reported only, there is no limit.
     """
 
-    def __init__(self, listener: socket.socket, service: Service) -> None:
+    def __init__(self, listener: socket.socket, service: Service, *, only_report: bool) -> None:
         self._listener, self._service = listener, service
+        self._serve = WatchedConnection if only_report else Connection
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._most = 2 * service.policy.limits.connections
-        self._send_seconds = service.policy.limits.send_seconds
+        self._most = math.inf if only_report else 2 * service.policy.limits.connections
+        self._send_seconds = None if only_report else service.policy.limits.send_seconds
         self._is_open = self._ends = False
 
     def open(self) -> None:
@@ -176,7 +180,7 @@ class _Door:
             self._loop.call_later(0.1, self.open)
             return
         self._service.connections += 1
-        task = self._loop.create_task(Connection(self._service, Wire(accepted, self._send_seconds)).run())
+        task = self._loop.create_task(self._serve(self._service, Wire(accepted, self._send_seconds)).run())
         self._tasks.add(task)
         task.add_done_callback(self._left)
         if len(self._tasks) >= self._most:

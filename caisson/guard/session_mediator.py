@@ -196,6 +196,8 @@ class _Passer:
         self._session = session
         self._answers = HeaderReader(_ANSWER_BLOCK, _ANSWER_LIST)
         self._held = b""
+        self._next = self._skip = 0
+        """Where the next frame begins, and how much of what comes belongs to one that was denied."""
         self.begun = False
         self._data_left = 0
         self._data_stream = 0
@@ -206,6 +208,17 @@ class _Passer:
         denied."""
         if self._held:
             data, self._held = self._held + data, b""
+        if self._skip:
+            data, self._skip = data[self._skip :], max(0, self._skip - len(data))
+        try:
+            return self._feed(data)
+        except Denied:
+            # Whoever only looks on goes on after what is denied: with the frame that follows.
+            self._skip = max(0, self._next - len(data))
+            self._held = data[self._next :]
+            raise
+
+    def _feed(self, data: bytes) -> bytes:
         view, at = memoryview(data), 0
         passed, done = b"", 0
         while True:
@@ -213,14 +226,18 @@ class _Passer:
                 piece = view[at : at + self._data_left]
                 at += len(piece)
                 self._data_left -= len(piece)
+                self._next = at
                 call = self._session.open.get(self._data_stream)
-                if call is not None:
+                if call is not None and not call.refused:
+                    call.refused = True
                     call.reader.feed(piece)
+                    call.refused = False
                 if self._data_left:
                     break
                 self._end_data()
             if len(data) - at < FRAME_HEAD:
                 break
+            self._next = at + FRAME_HEAD + int.from_bytes(data[at : at + 3], "big")
             length, kind, flags, stream = read_head(data[at : at + FRAME_HEAD])
             end = at + FRAME_HEAD + length
             if kind is not Type.DATA:
