@@ -119,6 +119,11 @@ class ChosenBuilder:
     holds_steps: bool
 
 
+def buildkit_holds(engine: EngineInfo) -> bool:
+    """Whether the engine's BuildKit can put RUN steps into a control group."""
+    return engine.api >= _API_WITH_BUILDKIT_CGROUP_PARENT
+
+
 def choose_builder(
     asked: Builder, *, engine: EngineInfo, needs_buildkit: bool, require_limits: bool, hold_steps: bool = True
 ) -> ChosenBuilder:
@@ -127,12 +132,11 @@ def choose_builder(
     Raises ``LimitsNotEnforceable`` when ``require_limits`` leaves no builder, ``RequestInvalid`` when the classic
     builder was asked for what only BuildKit has.
     """
-    buildkit_holds = engine.api >= _API_WITH_BUILDKIT_CGROUP_PARENT
     classic_holds = engine.cgroup_driver == "cgroupfs"
     if asked is Builder.CLASSIC and needs_buildkit:
         raise RequestInvalid.from_fields([("builder", "the classic builder has no secrets; choose auto or buildkit")])
     if asked is Builder.AUTO:
-        if buildkit_holds:
+        if buildkit_holds(engine):
             chosen = ChosenBuilder(Builder.BUILDKIT, "the engine's BuildKit can hold its steps to the limits", True)
         elif needs_buildkit:
             chosen = ChosenBuilder(Builder.BUILDKIT, "the request has secrets, which only BuildKit can mount", False)
@@ -143,7 +147,7 @@ def choose_builder(
                 classic_holds,
             )
     elif asked is Builder.BUILDKIT:
-        chosen = ChosenBuilder(Builder.BUILDKIT, "asked for", buildkit_holds)
+        chosen = ChosenBuilder(Builder.BUILDKIT, "asked for", buildkit_holds(engine))
     else:
         chosen = ChosenBuilder(Builder.CLASSIC, "asked for", classic_holds)
     if not hold_steps:

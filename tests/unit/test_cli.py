@@ -190,3 +190,19 @@ def test_version_tells_each_part_and_a_missing_engine_is_no_failure() -> None:
     assert versions["prefect"].startswith("3.")
     assert versions["caisson"]
     assert versions["engine"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--label", "novalue"], "'novalue' is not KEY=VALUE"),
+        (["--label", "=x"], "a label is empty"),
+        (["--for", "soon"], "'soon' is not a duration"),
+        (["--container", "abc"], "'abc' is not the whole ID"),
+        (["--image", "no/tag"], "has to have a tag"),
+    ],
+)
+def test_a_guard_says_what_is_wrong_before_it_asks_the_engine(options: list[str], reason: str) -> None:
+    result = runner.invoke(app, ["guard", "--socket", "g.sock", "--image", "a/b:1", *options])
+    assert result.exit_code == RequestInvalid.exit_code
+    assert reason in result.stderr
