@@ -23,7 +23,8 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@$(MAKE) test-images
 	@$(SETUP)/test-tools.sh
 	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
-		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" $(PYTHON) -m pytest $(ARGS)
+		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" \
+		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" $(PYTHON) -m pytest $(ARGS)
 
 faults: ## Each process is killed while builds stand in each of their steps (six minutes; no part of `make test`)
 	@$(MAKE) test ARGS="tests/flows/fault_matrix.py -s"

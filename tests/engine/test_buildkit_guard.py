@@ -1,6 +1,7 @@
 """docker buildx on real engines behind the guard: builds are as ever, and attacks on them don't arrive.
 
-buildx is the one of the builder image; ``CAISSON_TEST_BUILDX`` names more binaries, separated by colons.
+buildx is the one of the builder image and, by ``CAISSON_TEST_BUILDX`` of ``make test``, the newer one that
+``test-tools.sh`` has fetched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from caisson.guard.session_mediator import DIFF_COPY
 from caisson.reference import parse_reference
 from caisson.spec import RESERVED_REGISTRY
 from tests.buildkit_client import BRIDGE, BUILD, CONTROL, GREETING, SESSION, Client, pb, read_answers, solve
-from tests.conftest import EngineHost
+from tests.conftest import EngineHost, find_containerd_engine
 from tests.engine.attacks.lab import Server
 from tests.engine.guarded import Guarded, guarded, upgrade, upgraded
 
@@ -81,6 +82,25 @@ def test_builds_are_as_ever(engine_host: EngineHost, guard: Guarded, buildx: tup
         assert failed.returncode == 1
         assert "seen" in failed.stderr or "exit code: 1" in failed.stderr
     assert set(guard.refused().values()) == {"buildkit-declined"}
+
+
+def test_builds_are_as_ever_on_the_containerd_store(buildx: tuple[Path, ...], context: Path, tmp_path: Path) -> None:
+    host = find_containerd_engine()
+    with guarded(tmp_path, host.socket, POLICY) as guard:
+        for program in buildx:
+            built = build(program, guard, context, "--no-cache")
+            assert built.returncode == 0, built.stderr
+            labels = docker(host.docker_host, "inspect", "--format", "{{json .Config.Labels}}", IMAGE)
+            docker(host.docker_host, "rmi", IMAGE)
+            assert '"caisson.build":"guard-test"' in labels
+            refused = build(program, guard, context, "--tag=debian:trixie-slim")
+            assert "has to be named" in refused.stderr
+        (context / "Dockerfile").write_text("FROM debian:trixie-slim\nCOPY file /file\nRUN true\n")
+        env = {**os.environ, "DOCKER_HOST": guard.host, "DOCKER_BUILDKIT": "0"}
+        classic = ["docker", "build", "--tag", IMAGE, str(context)]
+        built = subprocess.run(classic, env=env, capture_output=True, text=True, timeout=120)
+        assert built.returncode == 0, built.stderr
+        docker(host.docker_host, "rmi", IMAGE)
 
 
 @pytest.mark.parametrize(
