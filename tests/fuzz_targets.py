@@ -11,14 +11,11 @@ import tarfile
 from collections.abc import Callable
 
 from caisson.guard.build_query import read_build_query
-from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN, STATUS
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
-from caisson.guard.dockerfile_stream import Asked, DockerfileStream
 from caisson.guard.dockerfile_words import Budget, Word, expand
-from caisson.guard.grpc import MessageSizes, with_prefix
-from caisson.guard.grpc_mediator import GrpcMediator, Passed
+from caisson.guard.grpc import with_prefix
 from caisson.guard.http1 import (
     CHUNKED,
     BodyReader,
@@ -28,35 +25,51 @@ from caisson.guard.http1 import (
     parse_request,
     write_request,
 )
-from caisson.guard.http2 import Frame, Type, write_settings
+from caisson.guard.http2 import (
+    Frame,
+    Type,
+    write_settings,
+)
 from caisson.guard.image_config import check_labels
-from caisson.guard.protobuf import ProtobufError, encode, parse
 from caisson.guard.query import parse_json, parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
 from caisson.guard.rules import EngineFacts, Forward, judge
-from caisson.guard.session_mediator import SessionMediator
 from caisson.guard.tarscan import BLOCK, END_OF_ARCHIVE, TarScan
 from caisson.guard.verdict import Denied
-from tests.buildkit_client import BRIDGE, CONTROL, GREETING, POLICY, SESSION, Client, mediator, pb, read_calls, solve
+from tests.buildkit_client import (
+    CONTROL,
+    GREETING,
+    POLICY,
+    Client,
+    headers,
+    pb,
+    solve,
+)
+from tests.fuzz_streams import (
+    STEPS,
+    Outcome,
+    first,
+    fuzz_call,
+    fuzz_context_stream,
+    fuzz_dockerfile_stream,
+    fuzz_grpc,
+    fuzz_headers,
+    fuzz_protobuf,
+    fuzz_session,
+    fuzz_watch,
+)
 from tests.in_pieces import pieces, read_head
 
 Target = Callable[[bytes], None]
-Outcome = tuple[bytes, str]
 
 _ENGINE = EngineFacts("26.1.5")
-_STEPS = (1, 2, 3, 5, 8, 13, 64, 511)
-_METHODS = ("ListWorkers", "Status", "Solve", "Prune", "ListenBuildHistory")
-
-
-def _first(data: bytes) -> tuple[int, bytes]:
-    return (data[0] if data else 0), data[1:]
 
 
 def fuzz_head(data: bytes) -> None:
     """A head is the same in any pieces, and what is written of it is read as it was."""
-    choice, data = _first(data)
+    choice, data = first(data)
 
-    assert read_head(data, _STEPS[choice % 8], 300) == read_head(data, len(data) or 1, 300)
+    assert read_head(data, STEPS[choice % 8], 300) == read_head(data, len(data) or 1, 300)
     with contextlib.suppress(Malformed):
         parse_answer(data).framing("GET")
     try:
@@ -73,7 +86,7 @@ def fuzz_head(data: bytes) -> None:
 
 def fuzz_body(data: bytes) -> None:
     """A body is the same in any pieces."""
-    choice, data = _first(data)
+    choice, data = first(data)
     framing = (CHUNKED, Framing("length", choice), Framing("close"))[choice % 3]
 
     def read(step: int) -> object:
@@ -85,7 +98,7 @@ def fuzz_body(data: bytes) -> None:
             return None
         return body, reader.rest, reader.done
 
-    assert read(_STEPS[choice % 8]) == read(len(data) or 1)
+    assert read(STEPS[choice % 8]) == read(len(data) or 1)
 
 
 def fuzz_query(data: bytes) -> None:
@@ -129,7 +142,7 @@ def _with_sums(data: bytes) -> bytes:
 
 def fuzz_tar(data: bytes) -> None:
     """A context is the same in any pieces, and passes as it came."""
-    choice, data = _first(data)
+    choice, data = first(data)
     if choice & 8:
         data = _with_sums(data)
     if choice & 16:
@@ -151,170 +164,9 @@ def fuzz_tar(data: bytes) -> None:
     assert whole[1] or data.rstrip(b"\0") == whole[0].rstrip(b"\0")
 
 
-def _mediated(data: bytes, step: int) -> Outcome:
-    guard, passed = mediator(), b""
-    try:
-        for piece in pieces(data, step):
-            passed += guard.client_bytes(piece).to_daemon
-    except Denied as denied:
-        return passed, denied.rule
-    return passed, ""
-
-
-def _same(data: bytes, step: int) -> None:
-    whole, inpieces = _mediated(data, len(data) or 1), _mediated(data, step)
-    assert whole[1] == inpieces[1]
-    if not whole[1]:
-        assert len(whole[0]) == len(inpieces[0])
-
-
-def fuzz_grpc(data: bytes) -> None:
-    """A client's stream is judged alike in any pieces; a daemon's is passed or refused."""
-    choice, data = _first(data)
-    _same((GREETING if choice & 128 else b"") + data, _STEPS[choice % 8])
-    guard = mediator()
-    try:
-        passed = Passed(*guard.client_bytes(GREETING + Client().call(f"{CONTROL}Solve", solve())))
-        assert read_calls(passed.to_daemon)
-        for piece in pieces(data, _STEPS[choice % 8]):
-            guard.server_bytes(piece)
-    except Denied:
-        pass
-
-
-def fuzz_call(data: bytes) -> None:
-    """A call's message is denied, or what the daemon gets of it is what was understood."""
-    choice, data = _first(data)
-    paths = [*(f"{CONTROL}{name}" for name in _METHODS), f"{BRIDGE}Ping", f"{BRIDGE}Solve", f"{BRIDGE}Return"]
-    guard = GrpcMediator(lambda: POLICY)
-    guard.ids.open_session(SESSION)
-    path = paths[choice % len(paths)]
-    try:
-        passed = guard.client_bytes(GREETING + Client().call(path, data))
-    except Denied:
-        return
-    allowed = [verdict.allowed for _, verdict in guard.verdicts()]
-    calls = read_calls(passed.to_daemon)
-    assert not calls or allowed == [True]
-    for _, message in calls:
-        text = message.decode("latin-1")
-        assert "network.host" not in text or path != f"{CONTROL}Solve" or not parse_entitlements(message[5:])
-
-
-def parse_entitlements(message: bytes) -> bool:
-    """Whether a Solve that was written asks for any."""
-    return parse(CONTROL_SOLVE, message).has("Entitlements")
-
-
-def fuzz_protobuf(data: bytes) -> None:
-    """A message is refused, or written again it reads the same."""
-    choice, data = _first(data)
-    schema = (CONTROL_SOLVE, BRIDGE_SOLVE, RETURN, STATUS)[choice % 4]
-    try:
-        message = parse(schema, data)
-    except ProtobufError:
-        return
-    assert parse(schema, encode(message)) == message
-
-
-def fuzz_session(data: bytes) -> None:
-    """What passes of a session is a beginning of what was sent, in any pieces."""
-    choice, data = _first(data)
-    daemon = Client()
-    asked = GREETING + daemon.ask(directory="context") + daemon.open("/grpc.health.v1.Health/Check")
-
-    def passed(step: int) -> Outcome:
-        session, found = SessionMediator(lambda _: None), b""
-        session.server_bytes(asked)
-        try:
-            for piece in pieces(write_settings({}) + data, step):
-                found += session.client_bytes(piece).to_daemon
-        except Denied as denied:
-            return found, denied.rule
-        return found, ""
-
-    whole, inpieces = passed(len(data) + 64), passed(_STEPS[choice % 8])
-    assert whole[1] == inpieces[1]
-    assert (write_settings({}) + data).startswith(inpieces[0])
-    sizes = MessageSizes(1 << 20)
-    try:
-        sizes.feed(memoryview(data))
-        SessionMediator(lambda _: None).server_bytes(data)
-    except Denied:
-        pass
-
-
-_ASKED = Asked("dockerfile", ("Dockerfile", "Dockerfile.dockerignore", "dockerfile"))
-
-
-def fuzz_dockerfile_stream(data: bytes) -> None:
-    """When the daemon takes the directory for whole, each file in it but the ignore file has been judged as it is."""
-    judged: list[bytes] = []
-
-    def check(content: bytes) -> None:
-        judged.append(content)
-        if b"BAD" in content:
-            raise Denied("bad", "It is bad.")
-
-    stream = DockerfileStream(_ASKED, check)
-    received: dict[str, bytes] = {}
-    paths: list[str] = []
-    finished = False
-    at = 0
-    # Each packet is its length in a byte, and itself.
-    while at < len(data):
-        packet = data[at + 1 : at + 1 + data[at]]
-        at += 1 + data[at]
-        try:
-            stream.feed(memoryview(with_prefix(packet)))
-        except Denied:
-            return
-        assert not finished
-        kind, stat, number, content = _packet(packet)
-        if kind == 0 and stat is not None:
-            paths.append(stat)
-        elif kind == 2:
-            received[paths[number]] = received.get(paths[number], b"") + content
-        finished = kind == 3
-    if finished:
-        assert all(content in judged for path, content in received.items() if path != "Dockerfile.dockerignore")
-        assert not any(b"BAD" in content for path, content in received.items() if path != "Dockerfile.dockerignore")
-
-
-def _packet(packet: bytes) -> tuple[int, str | None, int, bytes]:
-    """Type, path, ID and data of a packet that was understood, read by another reader: the fields are in any order."""
-    kind, path, number, content, at = 0, None, 0, b"", 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = packet[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(packet):
-        tag = varint()
-        value = varint()
-        if tag == 8:
-            kind = value
-        elif tag == 24:
-            number = value
-        else:
-            blob, at = packet[at : at + value], at + value
-            if tag == 18:
-                path = blob[2 : 2 + blob[1]].decode() if blob[:1] == b"\x0a" else ""
-            else:
-                content = blob
-    return kind, path, number, content
-
-
 def fuzz_dockerfile(data: bytes) -> None:
     """A Dockerfile is judged, or refused by the reader's own error."""
-    choice, data = _first(data)
+    choice, data = first(data)
     policy = DockerfilePolicy(list(Dialect)[choice % len(Dialect)], "caisson.local", base_images=("a",))
     kind: Kind = "classic" if choice & 16 else "buildkit"
     text = b"FROM a\nADD " + data if choice & 32 else data
@@ -328,7 +180,7 @@ def fuzz_dockerfile(data: bytes) -> None:
 
 def fuzz_words(data: bytes) -> None:
     """A word is expanded, or refused by the reader's own error."""
-    choice, data = _first(data)
+    choice, data = first(data)
     values = {"A": Word.of("x y"), "B": Word.of(""), "C": Word.of("*?[a")}
     with contextlib.suppress(Denied):
         expand(data.decode("utf-8", "replace"), "`" if choice & 1 else "\\", values.get, Budget())
@@ -367,6 +219,29 @@ TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "dockerfile-stream": (
         fuzz_dockerfile_stream,
         (_packets(*_FILES, pb((1, 2), (4, "FROM a")), pb((1, 2)), pb((1, 2), (3, 1)), pb((1, 3))),),
+    ),
+    "watch": (
+        fuzz_watch,
+        (
+            b"\x07" + _HEAD + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /_ping HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\x47" + GREETING + Client().call(f"{CONTROL}Solve", solve()),
+            b"\xc7" + write_settings({}) + Frame(Type.DATA, 0, 1, with_prefix(b"")).encode(),
+        ),
+    ),
+    "context-stream": (
+        fuzz_context_stream,
+        (
+            b"\x80" + _packets(*_FILES, pb((1, 2), (3, 1), (4, "x")), pb((1, 2), (3, 1)), pb((1, 3))),
+            b"\x01" + with_prefix(_FILES[0]) + with_prefix(b""),
+            b"\x80" + _packets(pb((1, 4), (4, "failed"))),
+        ),
+    ),
+    "headers": (
+        fuzz_headers,
+        (
+            b"\xf0" + Client().block(headers(f"{CONTROL}Solve")),
+            b"\x75\x82\x86\x44\x83abc\xbe\x7f\x00\x40\x01a\x01b\xbe",
+        ),
     ),
     "dockerfile": (fuzz_dockerfile, (b"\x02" + _DOCKERFILE, b"\x22git@a.b:c.git#d:e /x\n", b"\x10" + _DOCKERFILE)),
     "words": (fuzz_words, (b"\x00a${A:-b}'c'\"$B\"${C##*x}${A/b/c}",)),
