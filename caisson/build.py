@@ -63,7 +63,9 @@ class BuildRecord:
     engine: EngineInfo | None = None
     image_id: str = ""
     size: int = 0
+    bases_here: bool = False
     new_bytes: int = 0
+    new_bytes_exact: bool = True
     reused: bool = False
     tags: list[TagReport] = field(default_factory=list)
     steps: list[StepReport] = field(default_factory=list)
@@ -282,6 +284,7 @@ class Build:
             tags=record.tags,
             size=record.size,
             new_bytes=record.new_bytes,
+            new_bytes_exact=record.new_bytes_exact,
             started=self.started,
             seconds=round(time.monotonic() - self.clock, 3),
             steps=record.steps,

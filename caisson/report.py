@@ -127,7 +127,11 @@ class GuardReport(BaseModel):
 
 
 class BuildReport(BaseModel):
-    """All that a build did, successful or not. Never holds a secret."""
+    """All that a build did, successful or not. Never holds a secret.
+
+    ``size`` and ``new_bytes`` are bytes of the image: all of them, and those that the build brought to this host. Where
+    ``new_bytes_exact`` is False, base images that it pulled are not among the latter.
+    """
 
     model_config = _FROZEN
 
@@ -147,6 +151,7 @@ class BuildReport(BaseModel):
     tags: list[TagReport] = []
     size: int = 0
     new_bytes: int = 0
+    new_bytes_exact: bool = True
     started: datetime
     seconds: float = 0
     steps: list[StepReport] = []

@@ -120,7 +120,8 @@ def _fact_rows(report: BuildReport) -> Iterator[tuple[str, str]]:
 def _size(report: BuildReport) -> str:
     if not report.size:
         return ""
-    return f"{format_size(report.size)}, of which {format_size(report.new_bytes)} were new to this host"
+    least = "" if report.new_bytes_exact else "at least "
+    return f"{format_size(report.size)}, of which {least}{format_size(report.new_bytes)} were new to this host"
 
 
 def _cache(report: BuildReport) -> str:

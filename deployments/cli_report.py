@@ -74,7 +74,8 @@ def _rows(rows: list[tuple[str, str]]) -> Iterator[str]:
 def _size(report: BuildReport) -> str:
     if not report.size:
         return ""
-    return f"{format_size(report.size)}, {format_size(report.new_bytes)} of it new to this host"
+    least = "" if report.new_bytes_exact else "at least "
+    return f"{format_size(report.size)}, {least}{format_size(report.new_bytes)} of it new to this host"
 
 
 def _limits(limits: LimitsReport | None) -> str:

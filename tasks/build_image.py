@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from caisson.build import Build
 from caisson.builder import StartedBuilder
 from caisson.cgroup_watch import CgroupWatch
+from caisson.disk_places import docker_data_root
 from caisson.engine import ImageInfo
 from caisson.errors import BuildFailed, CaissonError
 from caisson.guard_plan import find_refusal
+from caisson.new_bytes import new_bytes, read_layer_times
 from caisson.outcome import classify_build_failure, judge_limits, require_held, require_labels
 from caisson.plan import build_command
 from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
@@ -72,9 +74,14 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
 def _record(build: Build, image: ImageInfo) -> None:
     record = build.record
     record.image_id, record.size = image.id, image.size
-    # Layers that came from the cache or the base keep the time at which they were made.
-    began = build.started.timestamp()
-    record.new_bytes = sum(layer.size for layer in build.engine.history(image.id) if layer.created >= began)
+    assert record.engine is not None
+    record.new_bytes, record.new_bytes_exact = new_bytes(
+        image.layers,
+        build.engine.history(image.id),
+        read_layer_times(docker_data_root(record.engine, build.settings), record.engine.storage_driver, image.layers),
+        began=build.started.timestamp(),
+        bases_here=record.bases_here,
+    )
     if record.progress.clipped:
         record.notes.append("The engine's BuildKit clipped the log of a step (its own limit of lines and speed).")
     build.ledger.builds.record_build(

@@ -41,6 +41,7 @@ def _hold(build: Build, images: frozenset[str] | None) -> dict[str, ImageInfo]:
     found = {name: image for name in sorted(images) if (image := build.engine.inspect_image(name)) is not None}
     # Also by ID: another build may move the name meanwhile.
     build.hold(*(image.id for image in found.values()))
+    build.record.bases_here = len(found) == len(images)
     return found
 
 

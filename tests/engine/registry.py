@@ -102,12 +102,13 @@ def docker_registry(
     *,
     address: str = "",
     password: str = "",
+    is_open: bool = False,
     network: EngineNetwork | None = None,
 ) -> Iterator[Registry]:
     """Run docker-registry for an engine while the block runs; its data are below ``directory``.
 
-    ``address`` (host without port) is another address of the engine's host than loopback, which wants TLS there;
-    ``network`` is the engine's where that may be killed.
+    ``address`` (host without port) is another address of the engine's host than loopback, which wants TLS there; one
+    that ``is_open`` asks nobody for a password; ``network`` is the engine's where that may be killed.
     """
     if not shutil.which("docker-registry") or not shutil.which("htpasswd"):
         raise AssertionError("docker-registry or htpasswd is missing: apt-get install docker-registry apache2-utils")
@@ -126,7 +127,7 @@ def docker_registry(
         "log": {"level": "info"},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
         "http": {"addr": where},
-        "auth": {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}},
+        **({} if is_open else {"auth": {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}}),
     }
     # YAML takes JSON as it is.
     (directory / "config.yml").write_text(json.dumps(config))
