@@ -81,12 +81,26 @@ class BuildTimeout:
             return
 
     def explain(self, error: CaissonError) -> CaissonError:
-        """What a failed step means: a step that lost its builder was timed out, or the builder removed by others."""
+        """What a failed step means: a step that lost its builder was timed out, or the builder removed by others.
+
+        A builder that ended with nobody's asking the engine for it (killed by the kernel, say) is lost, not cancelled.
+        """
         if self.expired:
             return timed_out(self._seconds)
-        if isinstance(error, EngineLost) and error.details.get("builder_gone"):
-            return BuildCancelled("The builder was removed from outside while the build ran.")
+        if isinstance(error, EngineLost) and error.details.get("builder_gone") and self._was_asked_for():
+            return BuildCancelled(
+                "The builder was removed from outside while the build ran.",
+                hint="If nobody meant to cancel the build, see what else removes containers on its host.",
+            )
         return error
+
+    def _was_asked_for(self) -> bool:
+        """Whether somebody had the engine kill the builder: of that alone there is an event."""
+        try:
+            events = self._engine.events()
+        except CaissonError:
+            return False
+        return any(event.action == "kill" and event.subject == self._container for event in events)
 
 
 def timed_out(seconds: float) -> BuildTimedOut:

@@ -406,7 +406,7 @@ def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:
 
 
 def _builder_gone() -> EngineLost:
-    return EngineLost("The builder was removed while a step ran in it.", details={"builder_gone": True})
+    return EngineLost("The builder ended while a step ran in it.", details={"builder_gone": True})
 
 
 def _explanation(error: APIError) -> str:

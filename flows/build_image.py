@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from prefect import Task, flow
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from caisson.asking import asked_at
 from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
+from caisson.errors import BuildCancelled
 from caisson.guard.dockerfile_names import Names
 from caisson.guard_plan import dockerfile_policy, image_owners
 from caisson.plan import choose_builder, container_body
@@ -66,12 +69,16 @@ def as_function(step: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     flow_run_name="{request.image}",
     persist_result=False,
 )
-def build_image(request: BuildRequest) -> BuildReport:
+def build_image(request: BuildRequest) -> BuildReport | State[Any]:
     """Build an image from a git repository, tag it, push it if asked, and report."""
     flow_run_id = str(flow_run.get_id() or "")
     with reports_unbegun(request, None, flow_run_id):
         settings = load_settings()
-    return run_build(request, settings, call=as_task, flow_run_id=flow_run_id, asked=_asked())
+    try:
+        return run_build(request, settings, call=as_task, flow_run_id=flow_run_id, asked=_asked())
+    except BuildCancelled as cancelled:
+        # By the engine's side, of which Prefect does not know: to raise it would make the run a failed one.
+        return Cancelled(message=str(cancelled))
 
 
 def _asked() -> datetime | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import uuid
@@ -23,6 +25,7 @@ from caisson.errors import (
     DiskTooFull,
     DockerfileDenied,
     DockerfileInvalid,
+    EngineLost,
     EngineUnreachable,
     LimitsNotEnforceable,
     OutOfMemory,
@@ -344,6 +347,27 @@ def test_a_builder_removed_from_outside_ends_the_build_as_cancelled(
         builds(builds.repository(BASE + "RUN sleep 8765\n"), builder=builder)
     thread.join()
     assert _gone("sleep\x008765")
+
+
+def test_a_builder_that_is_killed_but_not_by_the_engine_is_lost_and_not_cancelled(
+    builds: Builds, engine: Engine
+) -> None:
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and _gone("sleep\x008766"):
+            time.sleep(0.05)
+        for container in find_builders(engine):
+            found = engine.inspect_container(container.id)
+            assert found is not None
+            os.kill(found.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    once = builds.with_settings(build_attempts=1)
+    with pytest.raises(EngineLost):
+        once(builds.repository(BASE + "RUN sleep 8766\n"))
+    thread.join()
+    assert _gone("sleep\x008766")
 
 
 def test_the_same_build_twice_at_once_and_ten_at_once(builds: Builds) -> None:

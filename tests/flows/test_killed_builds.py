@@ -225,6 +225,20 @@ def test_ctrl_c_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild], h
     assert build.host.caisson.wait_for_state(build.run, "Cancelled", seconds=5)
 
 
+def test_a_builder_that_somebody_removes_is_a_cancelled_run(host: BuildHost) -> None:
+    run = host.build(host.repository("removed", BASE + "RUN echo it-sleeps && sleep 600\n"), "caisson-test/removed")
+    host.wait_for_line(run, "it-sleeps")
+    with DockerEngine(host.engine_host.docker_host) as engine:
+        (builder,) = engine.list_containers({"caisson.flow-run": run})
+        engine.remove_container(builder.id)
+    state = host.caisson.wait_for_state(run, "Cancelled", "Failed", "Crashed", "Completed")
+    assert (state.state_type, state.state_name) == ("CANCELLED", "Cancelled")
+    assert "removed from outside" in state.message
+    report = json.loads((host.caisson.state_dir / "builds" / f"{run}.json").read_text())
+    assert (report["outcome"], report["failure"]["kind"]) == ("cancelled", "cancelled")
+    assert host.builders() == []
+
+
 def test_a_timeout_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild]) -> None:
     asked = time.monotonic()
     build = deaf(timeout_minutes=0.4)

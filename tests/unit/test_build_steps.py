@@ -14,8 +14,9 @@ from caisson.build import Build
 from caisson.build_group import BuildGroup
 from caisson.builder import StartedBuilder
 from caisson.cgroups import KernelLimits
-from caisson.engine import ContainerID, ContainerInfo, EngineInfo, ImageInfo, Layer, PushProgress
+from caisson.engine import ContainerID, ContainerInfo, EngineEvent, EngineInfo, ImageInfo, Layer, PushProgress
 from caisson.errors import (
+    BuildCancelled,
     BuilderImageMissing,
     BuildTimedOut,
     CaissonError,
@@ -63,6 +64,7 @@ class OneBuilder:
         self.state = ""
         self.fails: dict[str, CaissonError] = {}
         self.push_ended = False
+        self.told: list[EngineEvent] = []
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -100,6 +102,10 @@ class OneBuilder:
 
     def inspect_image(self, _name: str) -> ImageInfo:
         return ImageInfo(cast(Any, "sha256:1"), (), (), {}, 7, ("sha256:a",), "")
+
+    def events(self) -> list[EngineEvent]:
+        self._call("events")
+        return self.told
 
     def push_image(self, _reference: str, _auth: object) -> Generator[PushProgress, None, str]:
         self._call("push")
@@ -279,3 +285,30 @@ def test_a_push_is_not_tried_again_beyond_that_time(to_push: Build) -> None:
         push_image.fn(to_push)
     assert time.monotonic() - began < 1.9
     assert _engine(to_push).calls == ["push"]
+
+
+KILLED, DIED = (EngineEvent(1, "container", action, BUILDER) for action in ("kill", "die"))
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ([KILLED, DIED], BuildCancelled),
+        ([DIED], EngineLost),
+        ([EngineEvent(1, "container", "kill", "another")], EngineLost),
+        (None, EngineLost),
+    ],
+)
+def test_a_lost_builder_is_a_cancelled_build_only_where_somebody_had_it_killed(
+    make_build: MakeBuild, told: list[EngineEvent] | None, kind: type[CaissonError]
+) -> None:
+    build = make_build(hold_steps=False)
+    if told is None:
+        _engine(build).fails["events"] = EngineLost("The engine went away.")
+    _engine(build).told = told or []
+    gone = EngineLost("The builder ended.", details={"builder_gone": True})
+    _engine(build).fails["exec"] = gone
+    with pytest.raises(kind) as caught:
+        _run(build, replaced={"check_disk": _nothing})
+    assert type(caught.value) is kind
+    assert _steps(build)[-2:] == [("resolve_commit", "failed"), ("remove_builder", "completed")]
