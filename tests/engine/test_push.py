@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, ImageID, PushProgress, RegistryAuth
-from caisson.errors import CaissonError, EngineRefused, PushDenied, RegistryUnreachable
+from caisson.errors import BuildTimedOut, CaissonError, EngineRefused, PushDenied, RegistryUnreachable
 from caisson.push import should_retry
 from tests.conftest import EngineHost
 from tests.engine.conftest import Builds
@@ -239,3 +240,19 @@ def test_a_build_gets_over_a_registry_that_restarts(logged_in: Builds, registry:
         helper.join()
     assert _tries(logged_in) >= 1
     assert {tag.digest for tag in report.tags} == {registry.digest("team/restart", "back")}
+
+
+def test_a_push_that_is_tried_again_ends_with_the_timeout_of_its_build(logged_in: Builds, registry: Registry) -> None:
+    repository, image = _repository(logged_in, "late"), f"{registry.address}/team/late"
+    logged_in(repository, image=image)
+    registry.stop()
+    began = time.monotonic()
+    try:
+        with pytest.raises(BuildTimedOut):
+            logged_in.with_settings(push_attempts=9)(
+                repository, image=image, push=True, limits={"timeout_minutes": 0.4}
+            )
+    finally:
+        registry.start()
+    assert _tries(logged_in) >= 1
+    assert time.monotonic() - began < 0.4 * 60 + 8
