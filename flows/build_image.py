@@ -17,7 +17,7 @@ from caisson.asking import asked_at
 from caisson.build import Build, read_file_setting
 from caisson.builder import BuildTimeout
 from caisson.docker_engine import DockerEngine
-from caisson.errors import BuildCancelled
+from caisson.errors import BuildCancelled, CaissonError
 from caisson.guard.dockerfile_names import Names
 from caisson.guard_plan import dockerfile_policy, image_owners
 from caisson.plan import choose_builder, container_body
@@ -134,8 +134,10 @@ def _try(
         except BaseException as error:
             if attempts.may_try_again(build, error):
                 return None
-            publish_report(build, build.report(error))
-            raise
+            # A step's failure is clean already; what is decided between steps can fail too.
+            failure = build.scrub(error) if isinstance(error, CaissonError) else error
+            publish_report(build, build.report(failure))
+            raise failure from None
         report = build.report()
         publish_report(build, report)
         return report

@@ -32,7 +32,7 @@ from caisson.report_markdown import render_markdown
 from caisson.request import Builder, BuildRequest
 from caisson.settings import load_settings
 from caisson.spec import make_spec
-from flows.build_image import as_function, run_steps
+from flows.build_image import as_function, run_build, run_steps
 from tasks.build_image import build_image
 from tasks.push_image import push_image
 from tasks.start_builder import start_builder
@@ -71,7 +71,15 @@ class OneBuilder:
         if name in self.fails:
             raise self.fails[name]
 
+    def __enter__(self) -> OneBuilder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def info(self) -> EngineInfo:
+        if "info" in self.fails:
+            raise self.fails["info"]
         return INFO
 
     def create_container(self, _name: str, body: Mapping[str, Any]) -> ContainerID:
@@ -312,3 +320,20 @@ def test_a_lost_builder_is_a_cancelled_build_only_where_somebody_had_it_killed(
         _run(build, replaced={"check_disk": _nothing})
     assert type(caught.value) is kind
     assert _steps(build)[-2:] == [("resolve_commit", "failed"), ("remove_builder", "completed")]
+
+
+def test_a_failure_between_steps_carries_no_secret_either(
+    make_build: MakeBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_build().settings
+    engine = OneBuilder("")
+    engine.fails["info"] = EngineRefused("It said canary-5f2e.", details={"said": "canary-5f2e"})
+    monkeypatch.setattr("flows.build_image.DockerEngine", lambda _: engine)
+    monkeypatch.setattr("flows.build_image.load_secrets", lambda _: {"token": "canary-5f2e"})
+    request = BuildRequest(repository_url="https://git.example/app.git", image="team/app", secrets=["token"])
+    with pytest.raises(EngineRefused) as caught:
+        run_build(request, settings, call=as_function)
+    assert "canary" not in str(caught.value.to_dict())
+    (report,) = (settings.state_dir / "builds").glob("*.json")
+    assert "It said" in report.read_text()
+    assert "canary" not in report.read_text()
