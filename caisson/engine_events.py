@@ -5,8 +5,9 @@ is complete only if the event at which the last one ended is still there: then n
 of the clock. Otherwise something may have been, and every image may have been used.
 
 Events tell of containers (by the name or ID that their image was asked for), of pulls and pushes (by name), of tags,
-loads and saves (by ID). They tell nothing of a build's base images on BuildKit, and on 20.10 nothing of BuildKit's
-builds at all; an image that came of such a build is new, and lends its first sight to its base.
+loads and saves (by ID). They tell nothing of a build's base images on BuildKit, and nothing of BuildKit's builds and
+their tags at all on 20.10 and with the containerd store of 26.1; an image that came of such a build is new, and lends
+its first sight to its base.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from caisson.engine import EngineEvent, ImageID
+from caisson.engine import EngineEvent, ImageID, ImageInfo
 from caisson.last_use import Use
 from caisson.reference import Reference, parse_reference
 
@@ -66,14 +67,14 @@ class ImageNames:
     def add(self, image: ImageID, references: Iterable[str]) -> None:
         """References (with tag or digest) of an image, now or before; what is no reference is left out."""
         for text in references:
-            if (name := _full_name(text)) is not None:
+            if (name := full_name(text)) is not None:
                 self._by_reference.setdefault(name, set()).add(image)
+        self._found.clear()
 
     def add_tags_of(self, events: Iterable[EngineEvent]) -> None:
         """Tags that were set and may be gone again."""
-        for event in events:
-            if event.type == "image" and event.subject.startswith("sha256:"):
-                self.add(ImageID(event.subject), [event.attributes.get("name", "")])
+        for image, tags in tags_of(events).items():
+            self.add(image, tags)
 
     def find(self, text: str) -> frozenset[ImageID]:
         """By ID, by the beginning of one, or by reference."""
@@ -82,7 +83,7 @@ class ImageNames:
         return self._found[text]
 
     def _find(self, text: str) -> set[ImageID]:
-        found = set(self._by_reference.get(_full_name(text) or "", ()))
+        found = set(self._by_reference.get(full_name(text) or "", ()))
         prefix = text.removeprefix("sha256:")
         if _HEX.fullmatch(prefix):
             found |= {image for image in self.ids if image.removeprefix("sha256:").startswith(prefix)}
@@ -90,8 +91,13 @@ class ImageNames:
 
 
 def uses_of(events: Iterable[EngineEvent], names: ImageNames) -> dict[ImageID, Use]:
-    """The last use of each image that the events tell of."""
+    """The last use of each image that the events tell of.
+
+    A container's name of an image that no image is known to have had may be one of those that were taken away.
+    """
+    events = tuple(events)
     uses: dict[ImageID, Use] = {}
+    untagged = {ImageID(event.subject) for event in events if event.type == "image" and event.action == "untag"}
     for event in events:
         if event.type == "container":
             # A healthcheck's exec has its command in the action.
@@ -100,11 +106,56 @@ def uses_of(events: Iterable[EngineEvent], names: ImageNames) -> dict[ImageID, U
             image, how = event.subject, event.action
         else:
             continue
-        at = _EPOCH + timedelta(microseconds=event.time_ns // 1000)
-        for found in names.find(image):
+        at = _moment(event)
+        for found in names.find(image) or (untagged if event.type == "container" else ()):
             if found not in uses or uses[found].at <= at:
                 uses[found] = Use(at, how)
     return uses
+
+
+def tags_of(events: Iterable[EngineEvent]) -> dict[ImageID, set[str]]:
+    """The names that the events tell of images by their IDs."""
+    tags: dict[ImageID, set[str]] = {}
+    for event in events:
+        if event.type == "image" and event.subject.startswith("sha256:"):
+            name = event.attributes.get("name", "")
+            if full_name(name) is not None and name != event.subject:
+                tags.setdefault(ImageID(event.subject), set()).add(name)
+    return tags
+
+
+def unknown_names(events: Iterable[EngineEvent], names: ImageNames) -> set[str]:
+    """Names that containers were made by, and that no image is known to have had."""
+    made_by = {event.attributes.get("image", "") for event in events if event.type == "container"}
+    return {name for name in made_by if full_name(name) is not None and not names.find(name)}
+
+
+def registry_transfers(events: Iterable[EngineEvent]) -> dict[str, datetime]:
+    """When each reference was last pulled or pushed; without those of a whole repository, which tell no tag.
+
+    Which image that was no event tells: see ``registries_of``.
+    """
+    transfers: dict[str, datetime] = {}
+    for event in events:
+        if event.type == "image" and event.action in ("pull", "push"):
+            reference = _parsed(event.subject)
+            if reference is not None and (reference.tag or reference.digest):
+                transfers[event.subject] = _moment(event)
+    return transfers
+
+
+def registries_of(transfers: Mapping[str, datetime], images: Mapping[str, ImageInfo | None]) -> dict[ImageID, set[str]]:
+    """The repositories, in full, that a registry has images of, by what each reference points to now.
+
+    Only where the image got no name since: else it may not have had this one then, and BuildKit moves names without an
+    event. What is unsure is nobody's, for what counts as recoverable may go.
+    """
+    registries: dict[ImageID, set[str]] = {}
+    for text, at in transfers.items():
+        image, reference = images.get(text), _parsed(text)
+        if image is not None and reference is not None and image.last_tag_time and image.last_tag_time <= at:
+            registries.setdefault(image.id, set()).add(reference.repository.canonical())
+    return registries
 
 
 def used_volumes(events: Iterable[EngineEvent]) -> frozenset[str]:
@@ -115,19 +166,12 @@ def used_volumes(events: Iterable[EngineEvent]) -> frozenset[str]:
     return frozenset(event.subject for event in events if event.type == "volume" and event.action not in _NO_VOLUME_USE)
 
 
-def registries_of(events: Iterable[EngineEvent], names: ImageNames) -> Mapping[ImageID, frozenset[str]]:
-    """The repositories that images were pulled from or pushed to, in full."""
-    registries: dict[ImageID, frozenset[str]] = {}
-    for event in events:
-        if event.type == "image" and event.action in ("pull", "push"):
-            reference = _parsed(event.subject) or _parsed(event.attributes.get("name", ""))
-            for image in names.find(event.subject) if reference else ():
-                assert reference is not None
-                registries[image] = registries.get(image, frozenset()) | {reference.repository.canonical()}
-    return registries
+def _moment(event: EngineEvent) -> datetime:
+    return _EPOCH + timedelta(microseconds=event.time_ns // 1000)
 
 
-def _full_name(text: str) -> str | None:
+def full_name(text: str) -> str | None:
+    """A reference as everything that means the same is written; None for what is none."""
     reference = _parsed(text)
     if reference is None:
         return None

@@ -1,7 +1,8 @@
 """One look at the engine: what is on it, and when each image was last used, recorded in the ledger.
 
 A read that fails raises, and then nothing is recorded and there is no snapshot: nothing is deleted on half a picture.
-The engine is asked three times, and once or twice more for each image that was never seen before. Images are listed
+The engine is asked three times, once or twice more for each image that was never seen before, and with the containerd
+store once for each reference that was pulled or pushed since. Images are listed
 first and events read last, so that a container that comes and goes meanwhile is in the events.
 """
 
@@ -17,8 +18,9 @@ from caisson.deployed import deployed, running
 from caisson.disk import DiskUsage
 from caisson.engine import ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo
 from caisson.engine_disk import EngineDisk
-from caisson.engine_events import ImageNames, Replay, registries_of, replay, used_volumes, uses_of
+from caisson.engine_events import ImageNames, Replay, full_name, replay, used_volumes, uses_of
 from caisson.errors import EngineRefused
+from caisson.event_replay import LOST, names_of, read_registries
 from caisson.last_use import Evidence, Use, last_uses
 from caisson.layer_sizes import chain_ids, known_sizes, sizes_by_history, sizes_by_subtraction
 from caisson.leases import Held
@@ -36,8 +38,6 @@ from caisson.snapshot import (
 )
 from caisson.snapshot_disk import DiskUnread, with_disk
 from caisson.volume_use import look_at_volumes
-
-_LOST = "perhaps: the engine's events have a gap"
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,29 @@ def observe(
     known = ledger.images.known()
     present = _inspect_new(engine, read.images, known, containerd_store=containerd_store)
     replayed = replay(read.events, position.anchor if position else ())
-    names = _names(present, known, replayed.events)
+    names = names_of(known, replayed.events, present)
+    for image_id, found in present.items():
+        names.add(image_id, (*found.info.tags, *found.info.digests))
     evidence = _evidence(present, known, position, _in_use(read.containers, names), now)
     for image, use in uses_of(replayed.events, names).items():
         if image in evidence:
             evidence[image] = _with(evidence[image], use)
     if not replayed.is_complete:
-        lost = Use(now, _LOST)
+        lost = Use(now, LOST)
         evidence = {image: _with(found, lost) for image, found in evidence.items()}
     uses = last_uses(evidence, now=now)
-    registries = registries_of(replayed.events, names)
+    registries = read_registries(engine, replayed.events) if containerd_store else {}
+    told = ledger.images.registries()
     records = {
-        image: _record(image, present[image], known.get(image), use, registries.get(image, frozenset()), position, now)
+        image: _record(
+            image,
+            present[image],
+            known.get(image),
+            use,
+            {*registries.get(image, ()), *told.get(image, ())},
+            position,
+            now,
+        )
         for image, use in uses.items()
     }
     inspected = {
@@ -106,34 +117,12 @@ def observe(
         inspected,
         Position(now, replayed.anchor, now),
         now,
+        registries=registries,
         known_volumes=volumes.values(),
         running=running(read.containers),
     )
     snapshot = _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
     return replace(with_disk(snapshot, disk, volumes), anchor=replayed.anchor)
-
-
-def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
-    """Record what the events since the last look tell of images and volumes that are known; whether none was lost.
-
-    One call to the engine, for between two looks: it keeps only its last 256 events, of which a host with many health
-    checks makes more than that in minutes. Where some were lost, all of them count as used now. Raises as ``observe``.
-    """
-    position = ledger.observations.position()
-    events = engine.events()
-    known = ledger.images.known(layers=False)
-    replayed = replay(events, position.anchor if position else ())
-    if replayed.is_complete:
-        names = _names({}, known, replayed.events)
-        found = uses_of(replayed.events, names).items()
-        uses = {image: (min(use.at, now), use.how) for image, use in found}
-        volumes = used_volumes(replayed.events)
-    else:
-        uses = dict.fromkeys(known, (now, _LOST))
-        volumes = frozenset(ledger.volumes.known())
-    listed = position.listed if position else None
-    ledger.observations.record_uses(uses, Position(now, replayed.anchor, listed), used_volumes=volumes)
-    return replayed.is_complete
 
 
 def _volumes(
@@ -227,18 +216,6 @@ def _read_layers(
     return tuple(StoredLayer(chain_id, size) for chain_id, size in zip(chain, found, strict=True))
 
 
-def _names(
-    present: Mapping[ImageID, _Present], known: Mapping[ImageID, KnownImage], events: Iterable[EngineEvent]
-) -> ImageNames:
-    names = ImageNames({*present, *known})
-    for image_id, found in present.items():
-        names.add(image_id, (*found.info.tags, *found.info.digests))
-    for image_id, before in known.items():
-        names.add(image_id, before.names)
-    names.add_tags_of(events)
-    return names
-
-
 def _in_use(containers: Iterable[ContainerInfo], names: ImageNames) -> dict[ImageID, str]:
     """Images of containers in any state, with the name of one; also by name where the ID is not listed."""
     users: dict[ImageID, str] = {}
@@ -264,10 +241,18 @@ def _evidence(
             uses.append(Use(before.last_used, before.last_use))
         if found.tagged is not None:
             uses.append(Use(found.tagged, "tagged"))
+        if before is not None and (given := _new_tags(found.info, before)):
+            # BuildKit gives names to images that it has in its cache, and not every engine has an event for it.
+            uses.append(Use(now, f"it got the tag {given[0]}"))
         if image_id in users:
             uses.append(Use(now, f"in use by the container {users[image_id]}"))
         evidence[image_id] = Evidence(tuple(layer.chain_id for layer in found.layers), tuple(uses))
     return evidence
+
+
+def _new_tags(image: ImageInfo, before: KnownImage) -> list[str]:
+    names = {full_name(name) or name for name in before.names}
+    return [tag for tag in image.tags if (full_name(tag) or tag) not in names]
 
 
 def _is_new(before: KnownImage | None, position: Position | None) -> bool:
@@ -284,7 +269,7 @@ def _record(
     found: _Present,
     before: KnownImage | None,
     use: Use,
-    registries: frozenset[str],
+    registries: set[str],
     position: Position | None,
     now: datetime,
 ) -> KnownImage:

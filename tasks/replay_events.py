@@ -6,8 +6,8 @@ from datetime import datetime
 
 from caisson.docker_engine import DockerEngine
 from caisson.errors import CaissonError
+from caisson.event_replay import replay_events as replay
 from caisson.ledger import Ledger
-from caisson.observe import replay_events as replay
 from caisson.settings import Settings
 from tasks.step import run_logger
 

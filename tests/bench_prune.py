@@ -33,9 +33,9 @@ from docker import APIClient
 from caisson.disk import read_file_system
 from caisson.disk_limits import parse_limits
 from caisson.docker_engine import DockerEngine
+from caisson.event_replay import replay_events
 from caisson.leases import Leases
 from caisson.ledger import Ledger
-from caisson.observe import replay_events
 from caisson.prune import apply_plan, make_plan
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.policy import RepositoryRule, Retention, RetentionPolicy, Scope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +16,9 @@ from caisson.snapshot import ChainID, StoredLayer
 Inspected = Mapping[ImageID, Sequence[StoredLayer]]
 """The layers of images that were inspected for the first time."""
 
+Registries = Mapping[ImageID, Collection[str]]
+"""The repositories that images were seen to be pulled from or pushed to."""
+
 # An image that is gone for longer is new when it comes back.
 _FORGET_AFTER = timedelta(days=90)
 
@@ -24,8 +27,8 @@ _FORGET_AFTER = timedelta(days=90)
 class KnownImage:
     """One image as it was when it was last listed.
 
-    ``names`` are its references then, ``registries`` the repositories that it was seen to be pulled from or pushed to.
-    ``layers`` never change; None where the image was never inspected.
+    ``names`` are its references then and those that it was given since. ``registries`` are the repositories that it was
+    seen to be pulled from or pushed to. ``layers`` never change; None where the image was never inspected.
     """
 
     id: ImageID
@@ -56,6 +59,15 @@ class Images:
         shared: dict[StoredLayer, StoredLayer] = {}
         return {ImageID(row[0]): _known(row, shared) for row in rows}
 
+    def registries(self) -> dict[ImageID, set[str]]:
+        """What events told of pulls and pushes, also of images that were not listed yet."""
+        with self._file.reading() as database:
+            rows = database.execute("SELECT image_id, repository FROM image_registries").fetchall()
+        found: dict[ImageID, set[str]] = {}
+        for image_id, repository in rows:
+            found.setdefault(ImageID(image_id), set()).add(repository)
+        return found
+
     def touch(self, image_id: ImageID, used: datetime, how: str) -> None:
         """Record one use; an earlier one than the last changes nothing."""
         with self._file.writing() as database:
@@ -84,6 +96,22 @@ def use(database: sqlite3.Connection, image_id: ImageID, used: datetime, how: st
     database.execute(
         "UPDATE images SET last_used = ?, last_use = ? WHERE image_id = ? AND last_used < ?",
         (stamp, how, image_id, stamp),
+    )
+
+
+def add_names(database: sqlite3.Connection, image_id: ImageID, names: Iterable[str]) -> None:
+    """Names that a known image was given since it was listed, within the caller's transaction."""
+    row = database.execute("SELECT names FROM images WHERE image_id = ?", (image_id,)).fetchone()
+    if row is not None:
+        every = dict.fromkeys((*json.loads(row[0]), *sorted(names)))
+        database.execute("UPDATE images SET names = ? WHERE image_id = ?", (json.dumps(list(every)), image_id))
+
+
+def add_registries(database: sqlite3.Connection, registries: Registries, now: datetime) -> None:
+    """Pulls and pushes, within the caller's transaction."""
+    database.executemany(
+        "INSERT OR REPLACE INTO image_registries VALUES (?, ?, ?)",
+        [(image_id, name, to_stamp(now)) for image_id, names in registries.items() for name in names],
     )
 
 
@@ -117,6 +145,8 @@ def record(database: sqlite3.Connection, images: Iterable[KnownImage], inspected
         "DELETE FROM image_layers WHERE image_id IN (SELECT image_id FROM images WHERE last_listed < ?)", forgotten
     )
     database.execute("DELETE FROM images WHERE last_listed < ?", forgotten)
+    # What was listed since has it in ``registries``.
+    database.execute("DELETE FROM image_registries WHERE seen < ?", forgotten)
 
 
 def _known(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from caisson.engine import ImageID
 from caisson.ledger import images, services, volumes
 from caisson.ledger.file import LedgerFile
-from caisson.ledger.images import Inspected, KnownImage
+from caisson.ledger.images import Inspected, KnownImage, Registries
 from caisson.ledger.stamps import from_stamp, to_stamp
 from caisson.ledger.volumes import KnownVolume
+
+_NONE: Mapping[ImageID, frozenset[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Observations:
         position: Position,
         now: datetime,
         *,
+        registries: Registries = _NONE,
         known_volumes: Iterable[KnownVolume] = (),
         running: Iterable[tuple[str, ImageID]] = (),
     ) -> None:
         """A listing with all that it showed; ``running`` are services, each with an image that it runs."""
         with self._file.writing() as database:
             images.record(database, listed, inspected, now)
+            images.add_registries(database, registries, now)
             volumes.record(database, known_volumes, now)
             services.record(database, running, now)
             _put(database, position)
@@ -69,12 +74,20 @@ class Observations:
         uses: Mapping[ImageID, tuple[datetime, str]],
         position: Position,
         *,
+        names: Mapping[ImageID, Collection[str]] = _NONE,
+        registries: Registries = _NONE,
         used_volumes: Iterable[str] = (),
     ) -> None:
-        """What events told between two listings, of images and volumes that are known."""
+        """What events told between two listings, of images and volumes that are known.
+
+        ``names`` are those that images were given: the engine names its images by them in later events.
+        """
         with self._file.writing() as database:
             for image, (used, how) in uses.items():
                 images.use(database, image, used, how)
+            for image, given in names.items():
+                images.add_names(database, image, given)
+            images.add_registries(database, registries, position.replayed)
             for volume in used_volumes:
                 volumes.use(database, volume, position.replayed)
             _put(database, position)

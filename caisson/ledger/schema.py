@@ -126,6 +126,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     PRIMARY KEY (reference, follows)
 ) WITHOUT ROWID""",
     ),
+    # From version 5 to version 6: the repositories that images were pulled from or pushed to, also of images that were
+    # not listed yet.
+    (
+        """CREATE TABLE image_registries (
+    image_id TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    seen INTEGER NOT NULL,
+    PRIMARY KEY (image_id, repository)
+) WITHOUT ROWID""",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -40,6 +40,10 @@ class ContractHost(Protocol):
         """Give the image a second tag, of a registry's repository, and push that; returns it."""
         ...
 
+    def pull(self, reference: str) -> None:
+        """Pull what was pushed."""
+        ...
+
     def create(self, image: str, *, volume: str = "") -> ContainerID: ...
 
     def start(self, container: ContainerID) -> None: ...
@@ -92,7 +96,13 @@ class FakeContractHost:
     def push(self, image: ImageID) -> str:
         self.host.tag(image, "registry.example.com/contract:1")
         self.host.images[image].digests.add(f"registry.example.com/contract@sha256:{'0' * 64}")
+        self.host._emit("image", "push", "registry.example.com/contract:1", name="registry.example.com/contract")
         return "registry.example.com/contract:1"
+
+    def pull(self, reference: str) -> None:
+        image = self.host.find(reference)
+        assert image is not None
+        self.host.pull(image, reference)
 
     def create(self, image: str, *, volume: str = "") -> ContainerID:
         found = self.host.find(image)
@@ -154,11 +164,16 @@ class RealContractHost:
     def push(self, image: ImageID) -> str:
         directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="contract-")))
         registry = self._stack.enter_context(docker_registry(directory / "registry", self._socket))
+        self._auth = registry.auth
         reference = f"{registry.address}/{self.repository}:1"
         self.engine.tag_image(image, reference)
         for _ in self.engine.push_image(reference, registry.auth):
             pass
         return reference
+
+    def pull(self, reference: str) -> None:
+        auth = {"username": self._auth.username, "password": self._auth.password}
+        self.api.pull(reference, auth_config=auth)
 
     def create(self, image: str, *, volume: str = "") -> ContainerID:
         binds = self.api.create_host_config(binds=[f"{volume}:/volume"]) if volume else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from caisson.engine import ImageID
+from caisson.engine_events import registries_of, registry_transfers
 from caisson.errors import RemovalRefused
 from tests.conftest import EngineHost, find_containerd_engine, find_engines
 from tests.engine.contract_hosts import (
@@ -244,6 +245,22 @@ def test_events_tell_who_was_tagged_used_and_removed(host: ContractHost) -> None
     assert [event.time_ns for event in found] == sorted(event.time_ns for event in found)
     # From the moment of an event on, that event included.
     assert events_of(host, [image], found[0].time_ns)[0] == found[0]
+
+
+def test_a_pull_and_a_push_are_told_later_than_the_name_was_given(host: ContractHost) -> None:
+    """By which it is known whose the name was, with the containerd store: other stores keep no time for a pull."""
+    image = host.make("one")
+    pushed = host.push(image)
+    host.pull(pushed)
+    found = host.engine.inspect_image(pushed)
+    assert found is not None
+    assert found.id == image
+    told = {event.action: event for event in host.engine.events() if event.subject == pushed}
+    assert told.keys() == {"push", "pull"}
+    if host.kind == "c8d":
+        assert found.last_tag_time is not None
+        assert registries_of(registry_transfers(told.values()), {pushed: found}).keys() == {image}
+        assert registries_of(registry_transfers([told["push"]]), {pushed: found}) == {}
 
 
 def test_a_build_with_a_tag_is_told_by_that_tag(host: ContractHost) -> None:

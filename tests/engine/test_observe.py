@@ -14,9 +14,10 @@ from docker import APIClient
 from caisson.disk import DiskUsage
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ContainerID, EngineEvent, ImageID
+from caisson.event_replay import replay_events
 from caisson.leases import Leases
 from caisson.ledger import Ledger
-from caisson.observe import observe, replay_events
+from caisson.observe import observe
 from caisson.snapshot import ImageState, Snapshot, VolumeState
 from tests.conftest import EngineHost
 from tests.engine.made import build_of_file

@@ -281,6 +281,7 @@ class World:
                 last_used=image.used,
                 last_use="by the script",
                 last_listed=LOOKED,
+                names=host.tags_of(image.id),
                 registries=tuple(sorted(self._registries(image))),
                 layers=tuple(StoredLayer(ChainID(chain), size) for chain, size in stored_layers(host, image)),
             )

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caisson.engine import EngineEvent, ImageID
-from caisson.engine_events import ImageNames, registries_of, replay, uses_of
+from caisson.engine import EngineEvent, ImageID, ImageInfo
+from caisson.engine_events import ImageNames, registries_of, registry_transfers, replay, uses_of
 from caisson.last_use import Evidence, Use, last_uses, latest
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -143,13 +143,39 @@ def test_uses_are_told_by_containers_and_images_and_not_by_removals() -> None:
     assert uses[A].at < NOW
 
 
-def test_registries_are_those_of_pulls_and_pushes() -> None:
+def test_a_name_that_nobody_is_known_to_have_had_may_be_one_that_was_taken_away() -> None:
+    events = [_event(1, image="short/lived:1"), _event(2, "image", "untag", C, name=C)]
+    assert {image: use.how for image, use in uses_of(events, _names()).items()} == {C: "container start"}
+    assert uses_of([_event(1, image="short/lived:1"), _event(2, "image", "untag", "sha256:0")], _names()).keys() <= {
+        "sha256:0"
+    }
+
+
+def _named(image: ImageID, tagged: datetime | None) -> ImageInfo:
+    return ImageInfo(image, (), (), {}, 0, (), "", last_tag_time=tagged)
+
+
+def test_a_registry_has_what_had_the_name_when_it_was_pulled_or_pushed_and_nothing_else() -> None:
     events = [
         _event(1, "image", "pull", "debian:trixie", name="debian"),
         _event(2, "image", "push", "team/app:1", name="team/app"),
-        _event(3, "image", "tag", C, name="elsewhere/app:1"),
+        _event(3, "image", "push", "team/moved:1", name="team/moved"),
+        _event(4, "image", "push", "team/gone:1", name="team/gone"),
+        _event(5, "image", "push", "team/undated:1", name="team/undated"),
+        _event(6, "image", "pull", "all/of:1", name="all/of"),
+        _event(7, "image", "pull", "all/of", name="all/of"),
+        _event(8, "image", "tag", C, name="elsewhere/app:1"),
     ]
-    assert registries_of(events, _names()) == {
-        A: {"docker.io/library/debian", "docker.io/team/app"},
-        B: {"docker.io/team/app"},
+    transfers = registry_transfers(events)
+    assert transfers.keys() == {
+        "debian:trixie", "team/app:1", "team/moved:1", "team/gone:1", "team/undated:1", "all/of:1",
+    }  # fmt: skip
+    images = {
+        "debian:trixie": _named(A, transfers["debian:trixie"]),
+        "team/app:1": _named(A, transfers["team/app:1"] - timedelta(days=1)),
+        # It may have got this name after the push, from another image that had it then.
+        "team/moved:1": _named(B, transfers["team/moved:1"] + timedelta(seconds=1)),
+        "team/gone:1": None,
+        "team/undated:1": _named(C, None),
     }
+    assert registries_of(transfers, images) == {A: {"docker.io/library/debian", "docker.io/team/app"}}

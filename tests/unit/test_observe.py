@@ -14,9 +14,10 @@ from caisson.disk import DiskUsage
 from caisson.engine import ContainerID, ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo, Layer
 from caisson.engine_disk import CacheDisk, ContainerDisk, EngineDisk, VolumeDisk
 from caisson.errors import EngineRefused, EngineUnreachable
+from caisson.event_replay import replay_events
 from caisson.leases import EVERYTHING, Leases
 from caisson.ledger import Ledger
-from caisson.observe import observe, replay_events
+from caisson.observe import observe
 from caisson.snapshot import ImageState, Snapshot
 from caisson.snapshot_disk import DiskUnread
 
@@ -66,7 +67,8 @@ class FakeEngine(Engine):
 
     def inspect_image(self, image: str) -> ImageInfo | None:
         self._called("inspect_image")
-        return self.images.get(ImageID(image))
+        named = next((found for found in self.images.values() if image in found.tags), None)
+        return self.images.get(ImageID(image), named)
 
     def history(self, image: str) -> list[Layer]:
         self._called("history")
@@ -85,6 +87,10 @@ def _image(
 def _event(minute: float, action: str = "start", image: str = "none:1") -> EngineEvent:
     at = int((_at(minute) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**9
     return EngineEvent(at, "container", action, "c", {"image": image})
+
+
+def _of_image(minute: float, action: str, subject: str, **attributes: str) -> EngineEvent:
+    return replace(_event(minute), type="image", action=action, subject=subject, attributes=attributes)
 
 
 def _at(minute: float) -> datetime:
@@ -289,7 +295,8 @@ def test_digests_of_the_containerd_store_count_where_a_registry_is_known(look: L
         return next(image.registry_digests for image in found.images if image.id == APP)
 
     assert of_containerd(1) == ()
-    look.engine.recent.append(EngineEvent(_event(2).time_ns, "image", "push", "team/app:1", {"name": "team/app"}))
+    look.engine.images[APP] = replace(look.engine.images[APP], last_tag_time=_at(1))
+    look.engine.recent.append(_of_image(2, "push", "team/app:1"))
     assert of_containerd(2) == of_containerd(3) == digests[:1]
 
 
@@ -327,6 +334,85 @@ def test_events_between_two_looks_are_recorded_with_one_call(look: Looks) -> Non
     images = look(10)
     assert (images[APP].last_used, images[BASE].last_used, images[OTHER].last_used) == (_at(5), _at(5), _at(0))
     assert {image.first_seen for image in images.values()} == {_at(0)}
+
+
+def test_a_name_that_was_given_between_two_looks_stands_for_its_image_in_later_events(look: Looks) -> None:
+    look(0)
+    look.engine.recent.append(_of_image(1, "tag", OTHER, name="other:prod"))
+    replay_events(look.engine, look.ledger, now=_at(2))
+    look.engine.recent.append(_event(50, image="other:prod"))
+    replay_events(look.engine, look.ledger, now=_at(51))
+    assert look.ledger.images.known()[OTHER].last_used == _at(50)
+    assert look(60)[OTHER].last_used == _at(50)
+
+
+def test_a_container_by_a_name_that_no_event_told_of_is_asked_for(look: Looks) -> None:
+    """BuildKit gives names to images that it has in its cache, and not every engine has an event for it."""
+    look(0)
+    look.engine.calls.clear()
+    look.engine.images[OTHER] = replace(look.engine.images[OTHER], tags=("other:1", "other:ci"))
+    look.engine.recent += [_event(5, image="other:ci"), _event(5.5, image="gone:1")]
+    replay_events(look.engine, look.ledger, now=_at(6))
+    assert look.engine.calls == Counter(events=1, inspect_image=2)
+    assert look.ledger.images.known()[OTHER].last_used == _at(5)
+    look.engine.images[OTHER] = replace(look.engine.images[OTHER], tags=("other:1",))
+    look.engine.recent.append(_event(7, image="other:ci"))
+    replay_events(look.engine, look.ledger, now=_at(8))
+    assert look(9)[OTHER].last_used == _at(7)
+
+
+def test_a_tag_that_is_new_in_the_listing_is_a_use(look: Looks) -> None:
+    look(0)
+    look.engine.images[OTHER] = replace(look.engine.images[OTHER], tags=("other:1", "other:2"))
+    assert look(10)[OTHER].last_used == _at(10)
+    look.engine.images[OTHER] = replace(look.engine.images[OTHER], tags=("docker.io/library/other:2",))
+    assert look(20)[OTHER].last_used == _at(10)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_was_pulled_between_two_looks_is_recoverable_with_the_containerd_store(
+    look: Looks, is_known: bool
+) -> None:
+    look(0)
+    new = ImageID("sha256:" + "d" * 64)
+    image = OTHER if is_known else new
+    look.engine.images[image] = replace(
+        _image(image, ("reg:5000/new:1",), ("d9",), 5),
+        digests=(f"reg:5000/new@{image}",),
+        last_tag_time=_at(2),
+    )
+    look.engine.recent.append(_of_image(3, "pull", "reg:5000/new:1"))
+    replay_events(look.engine, look.ledger, now=_at(4))
+    for minute in (5, 6):
+        found = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(minute), containerd_store=True)
+        digests = {state.id: state.registry_digests for state in found.images}
+        assert digests[image] == (f"reg:5000/new@{image}",)
+        assert digests[APP] == ()
+        # When it was first seen does not hang on that.
+        assert {state.first_seen for state in found.images if state.id == new} == (set() if is_known else {_at(5)})
+
+
+def test_who_had_a_name_before_it_was_pushed_is_not_recoverable_by_that(look: Looks) -> None:
+    def digests(minute: float) -> dict[ImageID, tuple[str, ...]]:
+        found = observe(look.engine, look.ledger, look.leases.held(), USAGE, now=_at(minute), containerd_store=True)
+        return {state.id: state.registry_digests for state in found.images}
+
+    def name(image: ImageID, *tags: str, at: float) -> None:
+        made_up = (f"team/app@{image}",)
+        look.engine.images[image] = replace(
+            look.engine.images[image], tags=tags, digests=made_up, last_tag_time=_at(at)
+        )
+
+    name(APP, "team/app:main", "team/app:sha-1", at=-5)
+    digests(0)
+    name(APP, "team/app:sha-1", at=-5)
+    name(OTHER, "team/app:main", at=1)
+    look.engine.recent += [
+        _of_image(1, "tag", OTHER, name="team/app:main"),
+        _of_image(2, "push", "team/app:main"),
+    ]
+    found = digests(3)
+    assert (found[APP], found[OTHER]) == ((), (f"team/app@{OTHER}",))
 
 
 def test_events_that_were_lost_between_two_looks_make_all_used_then(look: Looks) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from caisson.engine import ImageID
 from caisson.errors import EngineUnreachable
+from caisson.event_replay import replay_events
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.ledger.observation import Observations
-from caisson.observe import observe, replay_events
+from caisson.observe import observe
 from caisson.prune import apply_plan
 from caisson.prune_report import PruneReport
 from caisson.prune_view import HostView, PruneHost
