@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from caisson import docker_answers as answers
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
+    DiskPart,
     EngineDescription,
     EngineEvent,
     EngineInfo,
@@ -304,12 +305,15 @@ class DockerEngine:
             rows = self._api.history(image)
         return answers.layers(rows)
 
-    def disk_usage(self, *, timeout: float) -> EngineDisk:
+    def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
+        params = {"type": sorted(parts)} if parts and self._api_version() >= (1, 42) else {}
         with self._errors("account for its disk"):
             # The client's own ``df`` has no time-out of its own.
-            answer = self._api._result(self._api._get(self._api._url("/system/df"), timeout=timeout), True)
+            url = self._api._url("/system/df")
+            answer = self._api._result(self._api._get(url, params=params, timeout=timeout), True)
         try:
-            return parse_engine_disk(answer)
+            # Asked for parts, it tells no size of the layers.
+            return parse_engine_disk({"LayersSize": 0, **answer} if params else answer)
         except (KeyError, ValueError, TypeError) as error:
             raise EngineRefused(f"The engine's account of its disk can't be read: {error!r}.") from None
 

@@ -6,7 +6,7 @@ answer, and ``EngineRefused`` for an answer that has no kind of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NewType, Protocol
@@ -29,6 +29,7 @@ def short_id(identifier: str) -> str:
 
 
 Stream = Literal["stdout", "stderr"]
+DiskPart = Literal["image", "container", "volume", "build-cache"]
 OnOutput = Callable[[Stream, bytes], None]
 
 
@@ -229,9 +230,10 @@ class Engine(Protocol):
         """Each step of the image, oldest first; those of 0 bytes have no layer."""
         ...
 
-    def disk_usage(self, *, timeout: float) -> EngineDisk:
+    def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
         """What fills the disk (``GET /system/df``): slow with many files in volumes, so bounded by a time-out.
 
+        With ``parts`` no more than those, from API 1.42 on; an older engine tells all all the same.
         Never ask twice at once. Raises ``EngineUnreachable`` after ``timeout`` seconds; the engine goes on with it.
         """
         ...

@@ -63,6 +63,8 @@ def make_plan(
     view.read_disk()
     snapshot = view.look(view.host.leases.held())
     pressed = force_pressure or limits.zone(snapshot.usage) >= Zone.HIGH
+    if pressed and view.go_without_account():
+        snapshot = view.look(view.host.leases.held())
     target = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
     return plan_prune(snapshot, view.policy, snapshot.taken, pressure=target, attempt=attempt)
 
@@ -96,6 +98,8 @@ def apply_plan(
             raise PruneBusy("Another prune of this host is under way.", hint="Wait for its end, then try again.")
         if not view.has_disk:
             view.read_disk()
+        if plan.target is not None:
+            view.go_without_account()
         return _Apply(view, plan, on_result, should_stop, replan).run(trigger)
 
 

@@ -93,6 +93,8 @@ def _missing(plan: PrunePlan) -> str:
 def _problems(plan: PrunePlan) -> Iterator[str]:
     if plan.problems:
         yield "\n".join(f"* ✗ {markdown(problem)}" for problem in plan.problems)
+    if plan.unread:
+        yield "\n".join(f"* Left out, since it could not be read: {markdown(problem)}" for problem in plan.unread)
 
 
 def _disk(plan: PrunePlan) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from caisson.disk import DiskUsage
@@ -92,7 +92,18 @@ class HostView:
 
     def read_disk(self) -> None:
         """Ask for the engine's account of its disk, which can take minutes: so never while builds wait."""
+        if isinstance(self._disk, DiskUnread) and not self._disk.blocks:
+            # Not a second time for as long.
+            return
         self._disk = read_disk(self.host.engine, self.policy) if wanted_of_disk(self.policy) else None
+
+    def go_without_account(self) -> bool:
+        """Let what could not be read of the engine's disk stand in the way of nothing else; whether that changed it."""
+        if not isinstance(self._disk, DiskUnread) or not self._disk.blocks:
+            return False
+        self._disk = replace(self._disk, blocks=False)
+        self.distrust()
+        return True
 
     def look(self, held: Held) -> Snapshot:
         """Take the picture, whatever is known."""

@@ -5,7 +5,8 @@ Rules of this module:
 - Dates come from the ledger, never from the engine's ``Created``, which says nothing about use. None means unknown,
   and unknown never makes anything older.
 - Every date is aware; every size is in bytes.
-- What could not be read is in ``Snapshot.problems``, not left out in silence: with any, nothing is planned.
+- What could not be read is in ``Snapshot.problems``, not left out in silence: with any, nothing is planned. Of what is
+  in ``Snapshot.unread`` alone nothing is planned.
 """
 
 from __future__ import annotations
@@ -202,6 +203,7 @@ class Snapshot:
     build_cache: tuple[CacheEntry, ...] = ()
     anonymous_volumes: tuple[VolumeState, ...] = ()
     problems: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     anchor: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

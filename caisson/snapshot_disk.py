@@ -4,8 +4,8 @@ That account (``GET /system/df``) is slow, so it is read once for a prune, by ``
 re-checks go on with it: what has come into use since is refused by the engine, and seen in the containers' own listing.
 
 Where it can't be read, that is a problem of the snapshot, and nothing is removed, if the policy wants any of what it
-tells. Else more images would go for the room that the cache should have given. A policy that wants none of it is served
-without.
+tells. A policy that wants none of it is served without. Under pressure the images go without it too: a full disk is
+worse than an image that went for room that the cache should have given.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from caisson.volume_use import is_anonymous
 
 @dataclass(frozen=True)
 class DiskUnread:
-    """The account could not be read, and the policy wants it; ``problem`` is a sentence for ``Snapshot.problems``."""
+    """The account could not be read, and the policy wants it; ``problem`` is a sentence for ``Snapshot.problems``.
+
+    With ``blocks`` False it stands in nobody's way, and only what the account would have told stays.
+    """
 
     problem: str
+    blocks: bool = True
 
 
 def wanted_of_disk(policy: RetentionPolicy) -> tuple[str, ...]:
@@ -49,6 +53,8 @@ def with_disk(
     if disk is None:
         return snapshot
     if isinstance(disk, DiskUnread):
+        if not disk.blocks:
+            return replace(snapshot, unread=(disk.problem,))
         return replace(snapshot, problems=(*snapshot.problems, disk.problem))
     writable = {container.id: container.writable for container in disk.containers}
     volumes = (volume for volume in disk.volumes if is_anonymous(volume.name))

@@ -30,6 +30,7 @@ def plan_lines(plan: PrunePlan) -> Iterator[str]:
     """What would go, in order, with totals first, and what stays by rule."""
     yield plan_summary(plan)
     yield from (f"  ✗ {clean(problem)}" for problem in plan.problems)
+    yield from (f"  left out, since it could not be read: {clean(problem)}" for problem in plan.unread)
     yield from _disk(plan)
     if plan.items:
         yield ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
+    DiskPart,
     Engine,
     EngineEvent,
     EngineInfo,
@@ -134,7 +135,7 @@ class FakeEngine(Engine):
         with self._call("events"):
             return [event for event in self.host.events if event.time_ns >= since_ns]
 
-    def disk_usage(self, *, timeout: float) -> EngineDisk:
+    def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
         host = self.host
         with self._call("disk_usage"):
             return EngineDisk(

@@ -131,6 +131,7 @@ def plan_prune(
         reclaimable_inodes=room.reclaimable_inodes,
         kept_bytes=_kept_bytes(facts, kept, holders),
         problems=snapshot.problems,
+        unread=snapshot.unread,
     )
 
 

@@ -189,7 +189,8 @@ class PrunePlan:
     """A whole plan. ``items`` are in the order of the apply; every image is in ``items`` or in ``kept``, not in both.
 
     ``kept_bytes`` are bytes that only images kept by one rule hold, by rule; what images kept by several rules share is
-    under ``several``. ``target`` is None without pressure.
+    under ``several``. ``target`` is None without pressure. With ``problems`` there are no items; what
+    is ``unread`` is only left out.
     """
 
     planned: AwareDatetime
@@ -201,6 +202,7 @@ class PrunePlan:
     reclaimable_inodes: int = 0
     kept_bytes: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def reclaimable_bytes(self) -> int:

@@ -68,6 +68,9 @@ class Recheck:
         problems = self._facts.snapshot.problems
         if problems:
             return Verdict("deny", "incomplete", f"the host could not be read in full: {problems[0]}")
+        unread = self._facts.snapshot.unread
+        if unread and isinstance(item, PruneBuildCache | RemoveVolume):
+            return Verdict("deny", "incomplete", f"it could not be read: {unread[0]}")
         match item:
             case RemoveImage():
                 return self._image(item, removed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 from caisson.disk_account import account, log_bytes
 from caisson.disk_attribution import Attribution, attribute, chain, holders
 from caisson.disk_state import only_one, read_attribution
-from caisson.engine import ContainerID, Engine, ImageID, ImageInfo, Layer
+from caisson.engine import ContainerID, DiskPart, Engine, ImageID, ImageInfo, Layer
 from caisson.engine_disk import CacheDisk, ContainerDisk, EngineDisk, ImageDisk, VolumeDisk, parse_engine_disk
 from caisson.errors import EngineUnreachable
 from caisson.settings import Settings
@@ -105,7 +106,7 @@ class AccountingEngine:
     def __init__(self, error: EngineUnreachable | None = None, inspect_error: EngineUnreachable | None = None) -> None:
         self.error, self.inspect_error, self.asked = error, inspect_error, 0
 
-    def disk_usage(self, *, timeout: float) -> EngineDisk:
+    def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
         self.asked += 1
         if self.error:
             raise self.error

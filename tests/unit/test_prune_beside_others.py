@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from caisson.disk_limits import parse_limits
 from caisson.engine import ImageID
 from caisson.errors import EngineUnreachable
 from caisson.event_replay import replay_events
@@ -16,12 +18,13 @@ from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.ledger.observation import Observations
 from caisson.observe import observe
-from caisson.prune import apply_plan
+from caisson.prune import apply_plan, make_plan
+from caisson.prune_markdown import render_plan
 from caisson.prune_report import PruneReport
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.plan import plan_prune
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
-from caisson.retention.prune_plan import PrunePlan, RemoveImage
+from caisson.retention.prune_plan import FreeTarget, PrunePlan, RemoveImage
 from tests.fake_engine import FakeEngine
 from tests.fake_host import MIB, FakeCache, FakeHost
 
@@ -164,6 +167,42 @@ def test_the_build_cache_is_asked_for_by_the_policy_in_force_now(tmp_path: Path)
     assert len(world.host.cache) == 4
     assert [outcome for outcome, _ in outcomes(world.apply(plan, planned))] == ["removed"]
     assert len(world.host.cache) == 1
+
+
+def no_account(name: str, _: str) -> None:
+    if name == "disk_usage":
+        raise EngineUnreachable("It did not answer in time.")
+
+
+def test_under_pressure_images_go_without_the_engines_account_of_its_disk(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.engine.before = no_account
+    limits = parse_limits(
+        low="2 free",
+        high="1 free",
+        critical="0 free",
+        inodes_low="2 free",
+        inodes_high="1 free",
+        inodes_critical="0 free",
+    )
+    calm = make_plan(HostView(world.pruned, POLICY), limits)
+    assert (calm.items, len(calm.problems)) == ((), 1)
+    view = HostView(world.pruned, POLICY)
+    plan = make_plan(view, limits, force_pressure=True)
+    assert [item.kind for item in plan.items] == ["image"]
+    assert (plan.problems, plan.unread) == ((), calm.problems)
+    assert "Left out, since it could not be read: the engine's account" in render_plan(plan).replace("\\", "")
+    assert outcomes(apply_plan(view, plan, trigger="a test")) == [("removed", "expired")]
+
+
+def test_what_could_not_be_read_stays_under_pressure_too(tmp_path: Path) -> None:
+    policy = cache_policy(reserved_space="0", max_used_space="50m")
+    world = World(tmp_path, policy)
+    plan = world.plan(policy)
+    world.engine.before = no_account
+    pressed = replace(plan, target=FreeTarget(1 << 50))
+    assert outcomes(world.apply(pressed, policy)) == [("kept", "incomplete")]
+    assert len(world.host.cache) == 4
 
 
 def goes_away(world: World, calls: int, **details: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from caisson.disk import DiskUsage
-from caisson.engine import ContainerID, Engine, ImageID
+from caisson.engine import ContainerID, DiskPart, Engine, ImageID
 from caisson.engine_disk import CacheDisk, ContainerDisk, EngineDisk, VolumeDisk, parse_engine_disk
 from caisson.engine_disk_read import read_disk
 from caisson.errors import EngineRefused, EngineUnreachable
@@ -129,9 +129,11 @@ class _Engine:
         self.answers: Iterator[EngineDisk | Exception] = iter(answers)
         self.last = answers[-1]
         self.timeouts: list[float] = []
+        self.parts: set[DiskPart] = set()
 
-    def disk_usage(self, *, timeout: float) -> EngineDisk:
+    def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
         self.timeouts.append(timeout)
+        self.parts = set(parts)
         answer = next(self.answers, self.last)
         if isinstance(answer, Exception):
             raise answer
@@ -160,6 +162,14 @@ def test_an_account_that_fails_is_a_problem_only_where_the_policy_wants_it(error
         f"{error.message}"
     )
     assert _read(_Engine(error), RetentionPolicy(build_cache=NO_CACHE)) is None
+
+
+def test_no_more_of_the_account_is_asked_for_than_the_policy_wants() -> None:
+    engine = _Engine(DISK)
+    _read(engine, RetentionPolicy())
+    assert engine.parts == {"build-cache"}
+    _read(engine, HOST_WIDE)
+    assert engine.parts == {"build-cache", "container", "volume"}
 
 
 def test_who_finds_the_engine_at_another_account_waits_for_its_end() -> None:
