@@ -38,12 +38,24 @@ def give_back(engine: Engine, image: ImageID, tags: Sequence[str]) -> None:
 
 
 def _names_in_the_way(image: ImageState) -> list[str]:
-    """What has to go before the engine removes by ID: all tags but one, and digests of other repositories than its."""
-    tags, digests = sorted(image.tags), sorted(image.registry_digests)
-    if not tags:
+    """What has to go before the engine removes by ID: all tags but one, and digests of other repositories than its.
+
+    A digest goes with the last tag of its repository, and no call gives it back. So the one that stays is of a
+    repository with a digest, where there is one, and what takes a digest along goes last.
+    """
+    digests = sorted(image.registry_digests)
+    if not image.tags:
         return digests[:-1]
-    last = parse_reference(tags[-1]).repository
-    return [*tags[:-1], *(digest for digest in digests if parse_reference(digest).repository != last)]
+    repositories = {parse_reference(digest).repository for digest in digests}
+    repository_of = {tag: parse_reference(tag).repository for tag in image.tags}
+    *_, last = sorted(image.tags, key=lambda tag: (repository_of[tag] in repositories, tag))
+    stays = repository_of[last]
+    takes_digest = {
+        tag: repository != stays and repository in repositories for tag, repository in repository_of.items()
+    }
+    tags = sorted(image.tags, key=lambda tag: (takes_digest[tag], tag))
+    tags.remove(last)
+    return [*tags, *(digest for digest in digests if parse_reference(digest).repository != stays)]
 
 
 def unname(engine: Engine, reference: str, image: ImageID) -> bool:

@@ -218,6 +218,22 @@ def goes_away(world: World, calls: int, **details: object) -> None:
     world.engine.before = before
 
 
+def test_what_is_used_in_the_last_moment_keeps_the_digest_by_which_a_registry_has_it(tmp_path: Path) -> None:
+    """No call gives a digest back, and it goes with the last tag of its repository."""
+    world = World(tmp_path)
+    host, old = world.host, world.old
+    digest = f"reg:5000/app@{old}"
+    host.images[old].digests.add(digest)
+    host.tags["reg:5000/app:1"] = host.tags["zz:1"] = old
+    world.look()
+    host.pass_time(40 * 86400)
+    plan = world.plan()
+    world.once("remove_image", lambda: host.create(old))
+    assert outcomes(world.apply(plan)) == [("kept", "engine-refused")]
+    assert host.images[old].digests == {digest}
+    assert set(host.tags_of(old)) == {"old:1.0", "old:stable", "reg:5000/app:1", "zz:1"}
+
+
 def test_an_engine_that_restarts_in_a_removal_gets_the_names_back_when_it_answers(tmp_path: Path) -> None:
     world = World(tmp_path)
     plan = world.plan()
