@@ -43,6 +43,7 @@ def engine_info(info: Answer, version: Answer) -> EngineInfo:
         swap_limit=bool(info.get("SwapLimit")),
         platform=f"{version['Os']}/{version['Arch']}" if version.get("Os") and version.get("Arch") else "",
         insecure_registries=_insecure_registries(info.get("RegistryConfig") or {}),
+        id=str(info.get("ID") or ""),
     )
 
 

@@ -53,6 +53,8 @@ class EngineInfo:
     """What it builds for, such as ``linux/amd64``; empty where it does not tell."""
     insecure_registries: tuple[str, ...] = ()
     """Names (``host[:port]``) and networks of registries that the engine reaches without TLS if it has to."""
+    id: str = ""
+    """What tells it from other engines, also after a restart; empty where it does not tell."""
 
     @property
     def api(self) -> tuple[int, int]:

@@ -25,9 +25,10 @@ from caisson.engine import Engine
 from caisson.errors import CaissonError, EngineRefused, EngineUnreachable, PruneBusy, RemovalRefused
 from caisson.image_removal import give_back, remove_image, unname
 from caisson.prune_report import Ending, ItemResult, PruneReport, PruneRound
-from caisson.prune_view import HostView
+from caisson.prune_view import HostView, PruneHost
 from caisson.retention.plan import FIRST, plan_prune
 from caisson.retention.prune_plan import (
+    ONLY_UNDER_PRESSURE,
     Attempt,
     FreeTarget,
     PlanItem,
@@ -47,7 +48,6 @@ MOST_ROUNDS = 5
 _LONGEST_PAUSE_SECONDS = 2.0
 _ENGINE_POLLS, _ENGINE_POLL_SECONDS = 15, 2.0
 _DISK_IS_FULL = "no space left on device"
-_ONLY_UNDER_PRESSURE = frozenset(("evicted", "cache-evicted"))
 
 OnResult = Callable[[ItemResult], None]
 Replan = Callable[[Attempt], PrunePlan]
@@ -66,7 +66,23 @@ def make_plan(
     if pressed and view.go_without_account():
         snapshot = view.look(view.host.leases.held())
     target = FreeTarget(*limits.wanted(snapshot.usage, Zone.BETWEEN)) if pressed else None
-    return plan_prune(snapshot, view.policy, snapshot.taken, pressure=target, attempt=attempt)
+    plan = plan_prune(snapshot, view.policy, snapshot.taken, pressure=target, attempt=attempt)
+    return replace(plan, engine=view.host.engine_id)
+
+
+def adopt_plan(plan: PrunePlan, host: PruneHost, limits: DiskLimits) -> PrunePlan:
+    """A plan that was kept as a file, with the target that this host's disk has now instead of what the file says.
+
+    Raises ``ValueError`` for one of another engine, and for one that evicts and says of no pressure; ``OSError`` of the
+    file system.
+    """
+    if plan.engine != host.engine_id:
+        raise ValueError(f"engine: it was made for the engine {plan.engine!r}, and this one is {host.engine_id!r}")
+    if plan.target is not None:
+        return replace(plan, target=FreeTarget(*limits.wanted(host.read_usage(), Zone.BETWEEN)))
+    if (evicted := next((item for item in plan.items if item.phase in ONLY_UNDER_PRESSURE), None)) is not None:
+        raise ValueError(f"target: it has none, and what is {evicted.phase} goes only until one is reached")
+    return plan
 
 
 def dry_run(plan: PrunePlan, *, trigger: str) -> PruneReport:
@@ -230,7 +246,7 @@ class _Apply:
             return False
         if not isinstance(item, RemoveImage) or not isinstance(batch[0], RemoveImage):
             return False
-        if item.phase in _ONLY_UNDER_PRESSURE and self._is_enough(batch):
+        if item.phase in ONLY_UNDER_PRESSURE and self._is_enough(batch):
             return False
         children = (self._view.image(before.image.id) for before in batch if isinstance(before, RemoveImage))
         # Of what is not in the picture, or before the first, nobody knows the parent.
@@ -244,8 +260,11 @@ class _Apply:
 
     def _remove(self, batch: Sequence[PlanItem]) -> list[ItemResult]:
         target = self._plan.target
-        if batch[0].phase in _ONLY_UNDER_PRESSURE and target is not None and has_room(self._host.read_usage(), target):
-            return [ItemResult(item, "not-needed", item.rule, "there is room by now") for item in batch]
+        if batch[0].phase in ONLY_UNDER_PRESSURE:
+            if target is None:
+                return [ItemResult(item, "kept", "no-target", "nothing says how much is to be free") for item in batch]
+            if has_room(self._host.read_usage(), target):
+                return [ItemResult(item, "not-needed", item.rule, "there is room by now") for item in batch]
         if isinstance(batch[0], PruneBuildCache):
             with self._host.leases.exclude() as held:
                 self._view.refresh(held)

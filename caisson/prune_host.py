@@ -38,6 +38,7 @@ def open_prune_host(settings: Settings) -> Iterator[PruneHost]:
             leases=leases,
             read_usage=partial(read_file_system, root),
             containerd_store=info.containerd_store,
+            engine_id=info.id,
             reserve=DiskReserve(root),
         )
 

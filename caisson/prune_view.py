@@ -55,6 +55,7 @@ class PruneHost:
     leases: Leases
     read_usage: Callable[[], DiskUsage]
     containerd_store: bool = False
+    engine_id: str = ""
     clock: Callable[[], datetime] = _now
     sleep: Callable[[float], None] = time.sleep
     reserve: DiskReserve | None = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
 
 from caisson.errors import BuildCancelled, PruneStopped, RequestInvalid, SettingsInvalid
-from caisson.prune import apply_plan, dry_run, make_plan
+from caisson.prune import adopt_plan, apply_plan, dry_run, make_plan
 from caisson.prune_host import open_prune_host
 from caisson.prune_markdown import plan_summary
 from caisson.prune_report import ItemResult, Outcome, PruneReport, report_to_json
@@ -45,6 +47,9 @@ def run_prune(settings: Settings, options: PruneOptions) -> int:
     policy = policy_of(settings, options.policy)
     saved = None if options.saved is None else _read_plan(options.saved)
     with open_prune_host(settings) as host:
+        if saved is not None and options.saved is not None:
+            with _plan_of(options.saved), disk_read():
+                saved = adopt_plan(saved, host, settings.disk_limits)
         view = HostView(host, policy)
         with disk_read():
             plan = saved or make_plan(view, settings.disk_limits, force_pressure=options.pressure)
@@ -70,8 +75,14 @@ def run_prune(settings: Settings, options: PruneOptions) -> int:
 
 
 def _read_plan(path: Path) -> PrunePlan:
-    try:
+    with _plan_of(path):
         return plan_from_json(path.read_bytes())
+
+
+@contextmanager
+def _plan_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise RequestInvalid(
             f"The plan {path} can't be used: {words_of(error)}.",

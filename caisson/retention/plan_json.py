@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from caisson.retention.prune_plan import PrunePlan
 
-VERSION = 1
+VERSION = 2
 """Of the form. A plan of another version is not applied: plans are made in seconds, so make a new one."""
 
 _ADAPTER = TypeAdapter(PrunePlan)

@@ -15,6 +15,7 @@ from caisson.disk import DiskUsage
 from caisson.engine import ContainerID, ImageID
 
 Phase = Literal["leftovers", "containers", "volumes", "build-cache", "expired", "evicted", "cache-evicted"]
+ONLY_UNDER_PRESSURE: frozenset[Phase] = frozenset(("evicted", "cache-evicted"))
 PHASES: tuple[Phase, ...] = (
     "leftovers",
     "containers",
@@ -190,7 +191,7 @@ class PrunePlan:
 
     ``kept_bytes`` are bytes that only images kept by one rule hold, by rule; what images kept by several rules share is
     under ``several``. ``target`` is None without pressure. With ``problems`` there are no items; what
-    is ``unread`` is only left out.
+    is ``unread`` is only left out. ``engine`` is the ID of the engine that it was made for.
     """
 
     planned: AwareDatetime
@@ -203,6 +204,7 @@ class PrunePlan:
     kept_bytes: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    engine: str = ""
 
     @property
     def reclaimable_bytes(self) -> int:

@@ -41,7 +41,7 @@ def test_a_plan_is_read_back_as_it_was_with_every_kind_of_item() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version: '2' is not 1"),
+        ({"version": 1}, "version: '1' is not 2"),
         ({"items": [{"kind": "image"}]}, r"items\.0\.image\.image: Field required"),
         ({"items": [{"kind": "everything"}]}, r"items\.0"),
         ({"planned": "2026-01-01T00:00:00"}, "planned: .*timezone"),

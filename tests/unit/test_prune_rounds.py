@@ -14,7 +14,7 @@ from caisson.disk_limits import parse_limits
 from caisson.errors import EngineUnreachable
 from caisson.leases import Leases
 from caisson.ledger import Ledger
-from caisson.prune import Replan, apply_plan, make_plan
+from caisson.prune import Replan, adopt_plan, apply_plan, make_plan
 from caisson.prune_files import plan_file, runs_to_keep, write_plan
 from caisson.prune_report import PruneReport, report_from_json, report_to_json
 from caisson.prune_report_events import report_events
@@ -22,7 +22,7 @@ from caisson.prune_report_markdown import render_report, report_summary
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.plan import FIRST
 from caisson.retention.policy import Retention, RetentionPolicy, Scope
-from caisson.retention.prune_plan import Attempt, PrunePlan, RemoveImage
+from caisson.retention.prune_plan import Attempt, FreeTarget, PrunePlan, RemoveImage
 from caisson.settings import load_settings
 from tasks import apply_prune as step
 from tasks.prune_run import PruneRun
@@ -125,6 +125,32 @@ def test_where_nothing_is_left_to_go_it_ends_short(tmp_path: Path) -> None:
     assert (report.ending, host.tags) == ("short", set())
     assert plans[-1].items == ()
     assert len(report.results) == 8
+
+
+def test_what_goes_only_under_pressure_does_not_go_without_a_target(tmp_path: Path) -> None:
+    host = Inodes(tmp_path, wanted=1500)
+    plan = host.plan()
+    assert {item.phase for item in plan.items} == {"evicted"}
+    report = apply_plan(host.view, replace(plan, target=None), trigger="a test")
+    assert {(result.outcome, result.rule) for result in report.results} == {("kept", "no-target")}
+    assert len(host.tags) == 8
+
+
+def test_a_plan_from_a_file_is_of_this_engine_and_has_the_target_of_its_disk_now(tmp_path: Path) -> None:
+    host = Inodes(tmp_path, wanted=1500)
+    host.pruned = replace(host.pruned, engine_id="this")
+    host.view = HostView(host.pruned, POLICY)
+    plan = host.plan()
+    assert plan.engine == "this"
+    assert adopt_plan(plan, host.pruned, host.limits) == plan
+    greedy = replace(plan, target=FreeTarget(1 << 60, 1 << 60))
+    assert adopt_plan(greedy, host.pruned, host.limits) == plan
+    with pytest.raises(ValueError, match="engine: it was made for the engine 'other', and this one is 'this'"):
+        adopt_plan(replace(plan, engine="other"), host.pruned, host.limits)
+    with pytest.raises(ValueError, match="target: it has none, and what is evicted goes only until one is reached"):
+        adopt_plan(replace(plan, target=None), host.pruned, host.limits)
+    expired = replace(plan, target=None, items=())
+    assert adopt_plan(expired, host.pruned, host.limits) == expired
 
 
 def test_there_is_an_end_to_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
