@@ -60,7 +60,9 @@ def evict_cache(
         return None
     reason = "images alone don't free enough, and cache down to reserved_space may go under pressure"
     if unfreed_bytes:
-        reason = f"images that went left {format_size(unfreed_bytes)} on the disk, which build cache holds as well"
+        reason = (
+            f"images freed {format_size(unfreed_bytes)} less than they hold, as where build cache holds that as well"
+        )
     return PruneBuildCache(
         keep_bytes=keep,
         seen_bytes=own_bytes(entries),

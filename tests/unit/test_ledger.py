@@ -106,6 +106,27 @@ def test_an_observation_is_kept_whole_and_makes_nothing_older(ledger: Ledger) ->
     assert ledger.observations.position() == Position(_at(6))
 
 
+def test_names_between_two_looks_are_added_and_a_look_sets_them_anew(ledger: Ledger) -> None:
+    ledger.observations.record([_image("a", used=1)], {}, Position(_at(1)), _at(1))
+    for tag in ("b:1", "b:1", "c:1"):
+        ledger.observations.record_uses({}, Position(_at(2)), names={ImageID("a"): {tag}, ImageID("unknown"): {tag}})
+    known = ledger.images.known()
+    assert (known.keys(), known[ImageID("a")].names) == ({"a"}, ("a:1", "b:1", "c:1"))
+    ledger.observations.record([_image("a", used=3)], {}, Position(_at(3)), _at(3))
+    assert ledger.images.known()[ImageID("a")].names == ("a:1",)
+
+
+def test_pulls_of_images_that_were_not_listed_yet_are_kept_for_90_days(ledger: Ledger) -> None:
+    new = ImageID("new")
+    ledger.observations.record_uses({}, Position(_at(0)), registries={new: {"reg/a", "reg/b"}})
+    later = _at(0) + timedelta(days=89)
+    ledger.observations.record([], {}, Position(later), later, registries={new: {"reg/b"}})
+    assert ledger.images.registries() == {new: {"reg/a", "reg/b"}}
+    later += timedelta(days=2)
+    ledger.observations.record([], {}, Position(later), later)
+    assert ledger.images.registries() == {new: {"reg/b"}}
+
+
 def test_an_observation_that_fails_leaves_position_and_images_as_they_were(ledger: Ledger) -> None:
     ledger.observations.record([_image("a", used=1)], {}, Position(_at(1), ("1",)), _at(1))
 
