@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +124,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine_host", engines, ids=[e.name for e in engines], indirect=True, scope="session")
 
 
+# What runs beside each other. What looks at all of an engine's containers or images shares a stream with its like, and
+# the long ones begin first. Unit and property tests fill the gaps, a file at a time.
+STREAMS = ("flows", "engine", "ui", "property", "unit")
+REAL = ("flows", "engine", "ui")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    streams = {item: _stream(item) for item in items}
+    items.sort(key=lambda item: (STREAMS.index(streams[item].split()[0]), "test_" in streams[item]))
+    for item, stream in streams.items():
+        item.add_marker(pytest.mark.xdist_group(stream))
+        if stream.split()[0] in REAL:
+            # A busy machine alone can fail it once. What passes only then is listed in the summary as RERUN.
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def _stream(item: pytest.Item) -> str:
+    kind = item.path.relative_to(Path(__file__).parent).parts[0]
+    if kind == "engine" and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        engine = item.callspec.params.get("engine_host")
+        if isinstance(engine, EngineHost):
+            return f"engine {engine.name}"
+    return kind if kind in ("flows", "ui") else f"{kind} {item.path.stem}"
+
+
 def _builders(host: EngineHost) -> dict[str, str]:
     label = quote(json.dumps({"label": ["caisson.build"]}))
     containers = ask_engine(host, f"/containers/json?all=1&filters={label}")
@@ -135,29 +160,45 @@ def _builders(host: EngineHost) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def _builders_before() -> Iterator[dict[EngineHost, frozenset[str]]]:
-    """By engine that a test used, the builders there before. At the end no other may be left on any of them."""
-    before: dict[EngineHost, frozenset[str]] = {}
-    yield before
+_BEFORE = pytest.StashKey[dict[EngineHost, frozenset[str]]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Once for all streams: one that ends must not take the builders of another for its own.
+    if not hasattr(session.config, "workerinput") and os.environ.get("CAISSON_TEST_ENGINES"):
+        session.stash[_BEFORE] = {host: frozenset(_builders(host)) for host in find_engines() if _answers(host)}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No builder may be left on any engine that was not there before."""
+    before = session.stash.get(_BEFORE, {})
     deadline = time.monotonic() + REMOVAL_SECONDS
     while left := [
         f"{name} on engine {host.name}"
         for host, known in before.items()
+        if _answers(host)
         for container, name in _builders(host).items()
         if container not in known
     ]:
         if time.monotonic() > deadline:
-            pytest.fail(f"Builders are left: {', '.join(sorted(left))}", pytrace=False)
+            pytest.exit(f"Builders are left: {', '.join(sorted(left))}", returncode=1)
         time.sleep(0.2)
 
 
+def _answers(host: EngineHost) -> bool:
+    try:
+        ask_engine(host, "/_ping")
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
-def engine_host(request: pytest.FixtureRequest, _builders_before: dict[EngineHost, frozenset[str]]) -> EngineHost:
+def engine_host(request: pytest.FixtureRequest) -> EngineHost:
     """One engine after the other."""
     host: EngineHost = request.param
     try:
-        _builders_before[host] = frozenset(_builders(host))
+        ask_engine(host, "/_ping")
     except OSError as error:
         pytest.fail(
             f"Engine {host.name} doesn't answer at {host.docker_host} ({error}). "

@@ -14,7 +14,8 @@ import pytest
 
 from caisson.builder import find_builders
 from caisson.docker_engine import DockerEngine
-from caisson.engine import Engine
+from caisson.engine import ContainerInfo, Engine
+from caisson.plan import LABEL_HOST
 from caisson.report import BuildReport
 from caisson.settings import Settings, load_settings
 from caisson.spec import parse_request
@@ -93,10 +94,15 @@ def builds(settings: Settings, engine: Engine, git_root: GitDaemon) -> Iterator[
                 engine.untag_image(tag)
 
 
+def own_builders(engine: Engine, settings: Settings) -> list[ContainerInfo]:
+    """Those on the engine now, in any state, less what other tests' Caissons have there."""
+    return [item for item in find_builders(engine) if item.labels.get(LABEL_HOST) == settings.host_name]
+
+
 @pytest.fixture
-def leftovers(engine: Engine) -> Callable[[], list[str]]:
-    """Names of the builders that are on the engine now, in any state."""
-    return lambda: [container.name for container in find_builders(engine)]
+def leftovers(engine: Engine, settings: Settings) -> Callable[[], list[str]]:
+    """Names of the builders of these tests that are on the engine now, in any state."""
+    return lambda: [container.name for container in own_builders(engine, settings)]
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ from caisson.audit.containers import CONTAINER_RULES
 from caisson.audit.host import gather_audit
 from caisson.audit.report import audit
 from caisson.audit.rules import Finding
-from caisson.builder import find_builders
 from caisson.engine import ContainerID, Engine
 from caisson.settings import Settings
 from tests.conftest import EngineHost
-from tests.engine.conftest import Builds, Run, Start
+from tests.engine.conftest import Builds, Run, Start, own_builders
 
 BODY: Mapping[str, Any] = {"Image": "debian:trixie-slim", "Cmd": ["sleep", "60"], "User": "1000:1000"}
 HARDENED_HOST: Mapping[str, Any] = {
@@ -168,10 +167,9 @@ def test_a_volume_that_is_a_bind_of_etc_is_one(audited: Audited, engine_host: En
 
 def test_a_real_builder_passes_every_rule(audited: Audited, builds: Builds, start: Start, engine: Engine) -> None:
     repository = builds.repository("FROM debian:trixie-slim\nRUN sleep 8\n")
-    before = {container.id for container in find_builders(engine)}
     process = start("build", repository.url, "--image", "caisson-test/audited", "--no-cache")
     deadline = time.monotonic() + 60
-    while not (running := [c for c in find_builders(engine) if c.state == "running" and c.id not in before]):
+    while not (running := [c for c in own_builders(engine, builds.settings) if c.state == "running"]):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable
 
 import pytest
 
-from caisson.builder import find_builders
 from caisson.engine import Engine
 from caisson.errors import (
     BaseImageUnreachable,
@@ -36,7 +36,7 @@ from caisson.errors import (
     SecretMissing,
     WorkspaceFull,
 )
-from tests.engine.conftest import Builds
+from tests.engine.conftest import Builds, own_builders
 
 BASE = "FROM debian:trixie-slim\n"
 Leftovers = Callable[[], list[str]]
@@ -214,11 +214,11 @@ def test_a_step_that_forks_without_end_is_out_of_processes(builds: Builds) -> No
 
 
 def test_a_step_that_sleeps_for_ever_is_timed_out_and_nothing_of_it_runs_on(builds: Builds, builder: str) -> None:
-    begin = time.monotonic()
+    begin, seconds = time.monotonic(), _seconds()
     with pytest.raises(BuildTimedOut):
-        builds(builds.repository(BASE + "RUN sleep 7654\n"), builder=builder, limits={"timeout_minutes": 0.08})
+        builds(builds.repository(BASE + f"RUN sleep {seconds}\n"), builder=builder, limits={"timeout_minutes": 0.08})
     assert time.monotonic() - begin < 25
-    assert _gone("sleep\x007654")
+    assert _gone(f"sleep\x00{seconds}")
 
 
 def test_a_repository_larger_than_the_workspace_is_workspace_full(builds: Builds) -> None:
@@ -334,29 +334,33 @@ def test_a_registry_by_ipv6_address_is_refused_early_where_the_engine_knows_none
 def test_a_builder_removed_from_outside_ends_the_build_as_cancelled(
     builds: Builds, engine: Engine, builder: str
 ) -> None:
+    seconds = _seconds()
+
     def remove() -> None:
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and _gone("sleep\x008765"):
+        while time.monotonic() < deadline and _gone(f"sleep\x00{seconds}"):
             time.sleep(0.05)
-        for container in find_builders(engine):
+        for container in own_builders(engine, builds.settings):
             engine.remove_container(container.id)
 
     thread = threading.Thread(target=remove)
     thread.start()
     with pytest.raises(BuildCancelled):
-        builds(builds.repository(BASE + "RUN sleep 8765\n"), builder=builder)
+        builds(builds.repository(BASE + f"RUN sleep {seconds}\n"), builder=builder)
     thread.join()
-    assert _gone("sleep\x008765")
+    assert _gone(f"sleep\x00{seconds}")
 
 
 def test_a_builder_that_is_killed_but_not_by_the_engine_is_lost_and_not_cancelled(
     builds: Builds, engine: Engine
 ) -> None:
+    seconds = _seconds()
+
     def kill() -> None:
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and _gone("sleep\x008766"):
+        while time.monotonic() < deadline and _gone(f"sleep\x00{seconds}"):
             time.sleep(0.05)
-        for container in find_builders(engine):
+        for container in own_builders(engine, builds.settings):
             found = engine.inspect_container(container.id)
             assert found is not None
             os.kill(found.pid, signal.SIGKILL)
@@ -365,9 +369,9 @@ def test_a_builder_that_is_killed_but_not_by_the_engine_is_lost_and_not_cancelle
     thread.start()
     once = builds.with_settings(build_attempts=1)
     with pytest.raises(EngineLost):
-        once(builds.repository(BASE + "RUN sleep 8766\n"))
+        once(builds.repository(BASE + f"RUN sleep {seconds}\n"))
     thread.join()
-    assert _gone("sleep\x008766")
+    assert _gone(f"sleep\x00{seconds}")
 
 
 def test_the_same_build_twice_at_once_and_ten_at_once(builds: Builds) -> None:
@@ -403,6 +407,11 @@ def test_a_secret_reaches_the_step_and_nothing_else(
     for file in builds.settings.state_dir.rglob("*"):
         if file.is_file():
             assert b"canary-5f2e81aa77" not in file.read_bytes(), file
+
+
+def _seconds() -> int:
+    """A time to sleep that no other test sleeps."""
+    return random.randrange(10**6, 10**7)
 
 
 def _gone(cmdline: str, seconds: float = 3) -> bool:

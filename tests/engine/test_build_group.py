@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -248,11 +249,12 @@ def run_one(settings: str, repository: str, builder: str) -> None:
 def test_what_a_killed_build_leaves_is_no_ones_group_until_its_builder_is_gone(
     builds: Builds, engine: Engine, builder: str
 ) -> None:
-    repository = builds.repository(BASE + f"RUN echo {uuid.uuid4().hex}; sleep 9876\n")
+    seconds = str(random.randrange(10**6, 10**7))
+    repository = builds.repository(BASE + f"RUN echo {uuid.uuid4().hex}; sleep {seconds}\n")
     settings = builds.settings.model_dump_json()
     process = subprocess.Popen([sys.executable, "-c", _KILLED, settings, repository.url, builder])
     try:
-        _until(lambda: _sleeps("9876"))
+        _until(lambda: _sleeps(seconds))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -263,7 +265,7 @@ def test_what_a_killed_build_leaves_is_no_ones_group_until_its_builder_is_gone(
         found = engine.inspect_container(container.id)
         if found is not None and found.raw["HostConfig"]["CgroupParent"] == f"/caisson/{group}":
             engine.remove_container(container.id)
-    _until(lambda: not _sleeps("9876"))
+    _until(lambda: not _sleeps(seconds))
     _until(lambda: remove_leftover_groups() is not None and _groups(repository) == [])
 
 

@@ -25,7 +25,7 @@ from tests.engine.repositories import GitDaemon, Repository, git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
 
 BASE = "FROM debian:trixie-slim\n"
-IMAGES = "caisson-test/api"
+IMAGES = "caisson-flow/api"
 SECONDS = 120.0
 Events = list[dict[str, str]]
 Connect = Callable[..., httpx.Client]

@@ -85,7 +85,7 @@ def host(directory: Path, http: GitHttp, caisson: CaissonHost) -> Iterator[Build
         password=CANARIES["registry's password"],
     ) as host:
         yield host
-        host.remove_images(f"{host.registry_address}/caisson-test/canaries", "caisson-test/canaries")
+        host.remove_images(f"{host.registry_address}/caisson-flow/canaries", "caisson-flow/canaries")
 
 
 class Seen:
@@ -127,7 +127,7 @@ class Seen:
 
 
 def test_no_canary_sings(host: BuildHost, http: GitHttp) -> None:
-    caisson, image = host.caisson, f"{host.registry_address}/caisson-test/canaries"
+    caisson, image = host.caisson, f"{host.registry_address}/caisson-flow/canaries"
     environment = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
     subprocess.run(
         [sys.executable, "-c", SAVE_BLOCK],
@@ -162,7 +162,7 @@ def test_no_canary_sings(host: BuildHost, http: GitHttp) -> None:
         refusals += refused.stdout + refused.stderr
     terminal = done.stdout + done.stderr
     assert done.returncode == 0, terminal.decode()
-    assert host.registry.tags("caisson-test/canaries")
+    assert host.registry.tags("caisson-flow/canaries")
     assert {authorization.partition(":")[2] for authorization in http.authorizations()} == {CANARIES["git token"]}
     # The build did print them, and masks stand where they were.
     assert terminal.count(b"***") >= 12

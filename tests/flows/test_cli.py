@@ -27,7 +27,7 @@ SECONDS = 240
 def _no_image_is_left() -> Iterator[None]:
     yield
     with DockerEngine(find_engines()[0].docker_host) as engine:
-        for tag in [tag for image in engine.list_images() for tag in image.tags if tag.startswith("caisson-test/")]:
+        for tag in [tag for image in engine.list_images() for tag in image.tags if tag.startswith("caisson-flow/")]:
             engine.untag_image(tag)
 
 
@@ -45,7 +45,7 @@ def run(host: CaissonHost, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_build_is_shown_step_by_step_and_ends_with_a_summary(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("ok", {"Dockerfile": BASE + "RUN echo from-the-step\n"}).url
-    done = run(caisson, "build", url, "--image", "caisson-test/cli", "--no-cache")
+    done = run(caisson, "build", url, "--image", "caisson-flow/cli", "--no-cache")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     steps = [line.split()[1] for line in lines if line.startswith("✓ ")]
@@ -62,21 +62,21 @@ def test_a_build_is_shown_step_by_step_and_ends_with_a_summary(caisson: CaissonH
         "remove_builder",
     ]
     assert "  from-the-step" in lines
-    assert any(line.startswith("Built caisson-test/cli at ") for line in lines)
-    assert any("caisson-test/cli:main" in line for line in lines)
+    assert any(line.startswith("Built caisson-flow/cli at ") for line in lines)
+    assert any("caisson-flow/cli:main" in line for line in lines)
     assert not any("Beginning flow run" in line or "Finished in state" in line for line in lines)
 
 
 def test_no_line_of_the_log_is_lost_or_out_of_order(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("many", {"Dockerfile": BASE + "RUN seq -f 'number %05g' 1 5000\n"}).url
-    done = run(caisson, "build", url, "--image", "caisson-test/cli", "--no-cache")
+    done = run(caisson, "build", url, "--image", "caisson-flow/cli", "--no-cache")
     numbers = [line for line in done.stdout.splitlines() if line.startswith("  number ")]
     assert numbers == [f"  number {number:05}" for number in range(1, 5001)]
 
 
 def test_json_is_the_report_and_nothing_else(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("fails", {"Dockerfile": BASE + "RUN echo reason; exit 3\n"}).url
-    done = run(caisson, "build", url, "--image", "caisson-test/cli", "--json")
+    done = run(caisson, "build", url, "--image", "caisson-flow/cli", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["outcome"]) == (BuildStepFailed.exit_code, "failed")
     assert report["failure"]["details"]["exit_code"] == 3
@@ -87,7 +87,7 @@ def test_json_is_the_report_and_nothing_else(caisson: CaissonHost, git: GitDaemo
 
 def test_a_run_that_fails_before_its_build_begins_has_its_own_exit_code(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("secret", {"Dockerfile": BASE}).url
-    done = run(caisson, "build", url, "--image", "caisson-test/cli", "--secret", "nowhere", "--json")
+    done = run(caisson, "build", url, "--image", "caisson-flow/cli", "--secret", "nowhere", "--json")
     failure = json.loads(done.stdout)["failure"]
     assert (done.returncode, failure["kind"]) == (SecretMissing.exit_code, "secret-missing")
     assert "CAISSON_SECRET_NOWHERE" in done.stderr
@@ -96,7 +96,7 @@ def test_a_run_that_fails_before_its_build_begins_has_its_own_exit_code(caisson:
 def test_ctrl_c_cancels_the_run_and_waits_until_its_builder_is_gone(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("slow", {"Dockerfile": BASE + "RUN echo it-sleeps && sleep 600\n"}).url
     process = subprocess.Popen(
-        [CAISSON, "build", url, "--image", "caisson-test/cli"],
+        [CAISSON, "build", url, "--image", "caisson-flow/cli"],
         env=caisson.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -119,7 +119,7 @@ def test_ctrl_c_cancels_the_run_and_waits_until_its_builder_is_gone(caisson: Cai
 def test_a_detached_build_is_followed_by_logs_and_listed_by_builds(caisson: CaissonHost, git: GitDaemon) -> None:
     url = git.repository("detached", {"Dockerfile": BASE + "RUN echo said-later\n"}).url
     began = json.loads(
-        run(caisson, "build", url, "--image", "caisson-test/detached", "--no-cache", "--detach", "--json").stdout
+        run(caisson, "build", url, "--image", "caisson-flow/detached", "--no-cache", "--detach", "--json").stdout
     )
     assert began["failure"] is None
     log = ""
@@ -129,7 +129,7 @@ def test_a_detached_build_is_followed_by_logs_and_listed_by_builds(caisson: Cais
     assert "said-later" in log.splitlines()
     rows = json.loads(run(caisson, "builds", "--json").stdout)
     (row,) = [row for row in rows if row["run"] == began["flow_run_id"]]
-    assert (row["state"], row["image"], row["repository_url"]) == ("built", "caisson-test/detached", url)
+    assert (row["state"], row["image"], row["repository_url"]) == ("built", "caisson-flow/detached", url)
 
 
 def test_doctor_finds_the_service_and_its_worker(caisson: CaissonHost) -> None:

@@ -20,7 +20,7 @@ from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.own_engine import OwnEngine, copy_image, own_engine
 
 ADDRESS = "10.231.79.1"
-IMAGE = "caisson-test/lost"
+IMAGE = "caisson-flow/lost"
 # It is on the engine anyway, and brings a shell.
 BASE = "FROM caisson-builder:latest\n"
 Hosts = Callable[[int], CaissonHost]

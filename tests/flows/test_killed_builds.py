@@ -48,7 +48,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iter
     gateway = {"CAISSON_GATEWAY_PORT": str(free_port())}
     with build_host(directory, f"killed-{os.getpid()}", find_engines()[0], like=caisson, variables=gateway) as host:
         yield host
-        host.remove_images(*(f"{place}caisson-test/killed" for place in ("", f"{host.registry_address}/")))
+        host.remove_images(*(f"{place}caisson-flow/killed" for place in ("", f"{host.registry_address}/")))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ class Held:
 @pytest.fixture(params=HELD)
 def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     step = str(request.param)
-    host.remove_images("caisson-test/killed", f"{host.registry_address}/caisson-test/killed")
+    host.remove_images("caisson-flow/killed", f"{host.registry_address}/caisson-flow/killed")
     place, pattern = HELD[step]
     last = "RUN echo it-sleeps && sleep 600\n" if step == "build" else ""
     repository = host.repository("killed", BASE + "COPY stamp /\n" + last, stamp=f"{time.time_ns()}")
-    image = f"{host.registry_address}/caisson-test/killed" if step == "push_image" else "caisson-test/killed"
+    image = f"{host.registry_address}/caisson-flow/killed" if step == "push_image" else "caisson-flow/killed"
     reached = host.gates[place].hold(pattern) if place else None
     run = host.build(repository, image, push=step == "push_image")
     if reached:
@@ -170,12 +170,12 @@ def deaf(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Callable[.
         if by is not None:
             run = by(repository, request.param)
         else:
-            run = host.build(repository, "caisson-test/deaf", builder=request.param, limits=body)
+            run = host.build(repository, "caisson-flow/deaf", builder=request.param, limits=body)
         host.wait_for_line(run, "it-sleeps")
         return DeafBuild(host, run, mark)
 
     yield start
-    host.remove_images("caisson-test/deaf")
+    host.remove_images("caisson-flow/deaf")
 
 
 def _all_is_gone(build: DeafBuild, since: float) -> None:
@@ -209,7 +209,7 @@ def test_ctrl_c_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild], h
 
     def by_command_line(repository: Repository, builder: str) -> FlowRunId:
         program = str(Path(sys.executable).with_name("caisson"))
-        what = (host.url(repository), "--image", "caisson-test/deaf", "--builder", builder, "--memory", "512m")
+        what = (host.url(repository), "--image", "caisson-flow/deaf", "--builder", builder, "--memory", "512m")
         process = subprocess.Popen(
             [program, "build", *what], env=host.caisson.env, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_also_what_hears_no_signal(deaf: Callable[..., DeafBuild], h
 
 
 def test_a_builder_that_somebody_removes_is_a_cancelled_run(host: BuildHost) -> None:
-    run = host.build(host.repository("removed", BASE + "RUN echo it-sleeps && sleep 600\n"), "caisson-test/removed")
+    run = host.build(host.repository("removed", BASE + "RUN echo it-sleeps && sleep 600\n"), "caisson-flow/removed")
     host.wait_for_line(run, "it-sleeps")
     with DockerEngine(host.engine_host.docker_host) as engine:
         (builder,) = engine.list_containers({"caisson.flow-run": run})

@@ -21,7 +21,7 @@ from tests.engine.repositories import GitDaemon, Repository, git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost
 
 BASE = "FROM debian:trixie-slim\n"
-IMAGES = "caisson-test/many"
+IMAGES = "caisson-flow/many"
 LINES = 50_000
 FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 

@@ -16,7 +16,7 @@ from tests.engine.repositories import git_daemon
 from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.flows.postgres import PASSWORD, postgres
 
-IMAGE = "caisson-test/postgres"
+IMAGE = "caisson-flow/postgres"
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.full_disks import fill
 from tests.own_engine import OwnEngine, copy_image, own_engine
 
 ADDRESS = "10.231.83.1"
-IMAGE = "caisson-test/pruned"
+IMAGE = "caisson-flow/pruned"
 # It is on the engine anyway, and brings a shell.
 BASE = "FROM caisson-builder:latest\n"
 MIB = 1 << 20

@@ -176,7 +176,7 @@ def test_a_run_whose_build_never_begins_has_a_report_too(
     caisson: CaissonHost, tmp_path: Path, changes: dict[str, str], request_changes: dict[str, Any], kind: str
 ) -> None:
     env = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
-    request = {"repository_url": _URL, "image": "caisson-test/unbegun", **request_changes}
+    request = {"repository_url": _URL, "image": "caisson-flow/unbegun", **request_changes}
     done = subprocess.run(
         [sys.executable, "-c", BUILD, json.dumps(request)],
         env={**env, "CAISSON_STATE_DIR": str(tmp_path), **changes},
@@ -193,7 +193,7 @@ def test_a_run_whose_build_never_begins_has_a_report_too(
     report = BuildReport.model_validate(artifacts["build-report-data"]["data"])
     assert report.failure is not None
     assert (report.outcome, report.failure["kind"], report.flow_run_id) == ("failed", kind, run)
-    assert (report.repository_url, report.image, report.steps) == (_URL, "caisson-test/unbegun", [])
+    assert (report.repository_url, report.image, report.steps) == (_URL, "caisson-flow/unbegun", [])
     assert artifacts["build-report"]["data"].startswith("## ✗ The build of caisson\\-test\\/unbegun failed")
     file = report_file(Settings(_env_file=None, state_dir=tmp_path), run)
     # Where the settings can't be read, nobody knows where its file would be.

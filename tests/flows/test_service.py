@@ -38,7 +38,7 @@ class Service:
 
     def trigger(self, api: PrefectApi, dockerfile: str, name: str, **request: Any) -> FlowRunId:
         repository = self.git.repository(name, {"Dockerfile": dockerfile})
-        body = {"repository_url": repository.url, "image": "caisson-test/service", **request}
+        body = {"repository_url": repository.url, "image": "caisson-flow/service", **request}
         return trigger_build(api, {"request": body}, deployment=build_deployment(self.settings))
 
     def builders(self) -> list[str]:
@@ -115,7 +115,7 @@ def test_a_build_over_the_api_runs_its_steps_as_tasks_and_leaves_a_report(servic
     assert "a line of the build" in log
     artifacts = api.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [str(run)]}}})
     by_key = {artifact["key"]: artifact for artifact in artifacts}
-    assert "caisson-test/service" in by_key["build-report"]["data"]
+    assert "caisson-flow/service" in by_key["build-report"]["data"]
     data = by_key["build-report-data"]["data"]
     report = data if isinstance(data, dict) else json.loads(data)
     assert (report["outcome"], report["flow_run_id"]) == ("built", str(run))

@@ -24,7 +24,7 @@ from tests.webhook_peers import Peer, peer
 
 BUILD_SECONDS = 180.0
 TOKEN = "st4tus-t0ken-canary"
-IMAGE = "caisson-test/hooked"
+IMAGE = "caisson-flow/hooked"
 HOOK = """
 link = "https://caisson.example.com/runs/flow-run/{{run}}"
 [[hook]]

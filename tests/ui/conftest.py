@@ -33,7 +33,7 @@ SCREENSHOTS = Path(os.environ.get("CAISSON_TEST_SCREENSHOTS") or tempfile.mkdtem
 DOCKERFILE = """\
 FROM debian:trixie-slim
 LABEL run={run}
-RUN for i in 1 2 3 4 5 6 7 8 9 10; do echo "tick $i"; sleep 1; done
+RUN for i in $(seq {seconds}); do echo "tick $i"; sleep 1; done
 """
 
 
@@ -106,13 +106,19 @@ def ui(caisson: CaissonHost) -> Ui:
     return Ui(host=caisson, v1=base, v2=f"{base}/v2", form=f"{base}/v2/deployments/deployment/{deployment}/run")
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Iterator[str]:
-    """URL of a repository whose build talks for ten seconds."""
-    content = tmp_path / "content"
+@contextmanager
+def talking(directory: Path, seconds: int) -> Iterator[str]:
+    """URL of a repository whose build talks for so long."""
+    content = directory / "content"
     content.mkdir()
     # Content of this run alone: the engine still has the steps of earlier ones.
-    (content / "Dockerfile").write_text(DOCKERFILE.format(run=uuid.uuid4().hex))
+    (content / "Dockerfile").write_text(DOCKERFILE.format(run=uuid.uuid4().hex, seconds=seconds))
     (content / "VERSION").write_text("1.2.3\n")
-    with served(make_repository(content, tmp_path / "served" / "app.git"), find_engines()[0].gateway) as url:
+    with served(make_repository(content, directory / "served" / "app.git"), find_engines()[0].gateway) as url:
+        yield url
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[str]:
+    with talking(tmp_path, 10) as url:
         yield url

@@ -1,6 +1,6 @@
 """Each process of the system is killed while a build is in each of its steps: nothing is left, and all goes on.
 
-Run by ``make faults``, in some six minutes. One build stands in each step at once, held by a gate before a real
+One build stands in each step at once, held by a gate before a real
 server, with two more in the queue. Then one part dies by SIGKILL. The first two steps look at what is there already, in
 microseconds: there the moments just before the first and just after the second are held.
 """
@@ -64,11 +64,11 @@ class Matrix:
                 self.host.wait_for_line(self.runs[step], f"it-sleeps {name}")
         for number in range(2):
             repository = self.host.repository(f"queued-{number}", BASE, stamp=f"{name} {number}")
-            self.queued.append(self.host.build(repository, f"caisson-test/queued-{number}"))
+            self.queued.append(self.host.build(repository, f"caisson-flow/queued-{number}"))
 
     def image(self, step: str) -> str:
         place = f"{self.host.registry_address}/" if step == "push_image" else ""
-        return f"{place}caisson-test/{_name(step)}"
+        return f"{place}caisson-flow/{_name(step)}"
 
     def release(self) -> None:
         for gate in self.host.gates.values():
@@ -171,7 +171,7 @@ def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
     assert {step: state.state_name for step, state in ends.items() if state.state_name not in outcome} == {}
     for run in matrix.queued:
         assert host.caisson.wait_for_state(run, *FINAL).state_name == "Completed", host.log(run)
-    following = host.build(host.repository("following", BASE, stamp=fault), "caisson-test/following")
+    following = host.build(host.repository("following", BASE, stamp=fault), "caisson-flow/following")
     assert host.caisson.wait_for_state(following, *FINAL).state_name == "Completed", host.log(following)
     wait_for("no builder is left", lambda: not host.builders(), seconds=30)
     wait_for("no guarded socket is left", lambda: not _sockets(engine), seconds=30)
