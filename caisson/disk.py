@@ -72,7 +72,7 @@ def require_room(usage: DiskUsage, *, min_free_bytes: int, min_free_inodes: int)
     if missing:
         raise DiskTooFull(
             f"Docker's disk at {usage.path} is too full for a build: {'; '.join(missing)}.",
-            hint="Free some room there (`docker image prune`, `docker builder prune`), or lower "
-            "CAISSON_MIN_FREE_BYTES or CAISSON_MIN_FREE_INODES.",
+            hint="Free some room there (`caisson prune` shows what could go, `caisson disk --attribution` what holds "
+            "it), or lower CAISSON_MIN_FREE_BYTES or CAISSON_MIN_FREE_INODES.",
             details={"bytes_missing": bytes_missing, "inodes_missing": inodes_missing, "path": usage.path},
         )

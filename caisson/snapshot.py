@@ -45,7 +45,6 @@ class ImageState:
       ledger knows as pulled or pushed belongs here.
     - ``layers``: from the lowest up.
     - ``parent``: the image that the classic builder made it from; the engine refuses to remove it before this one.
-    - ``part_of``: the image whose index lists it (an attestation or another platform, on the containerd store).
     - ``size``: bytes, shared layers included.
     - ``first_seen``, ``last_used``: by the ledger.
     - ``built_by_caisson``: by the ledger; labels can be forged by a Dockerfile.
@@ -61,7 +60,6 @@ class ImageState:
     labels: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[StoredLayer, ...] = ()
     parent: ImageID | None = None
-    part_of: ImageID | None = None
     size: int = 0
     first_seen: datetime | None = None
     last_used: datetime | None = None

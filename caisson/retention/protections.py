@@ -71,13 +71,6 @@ def _ambiguous(facts: Facts, image: ImageState) -> str:
     return "the engine lists one of its tags for another image too" if image.id in facts.ambiguous else ""
 
 
-def _part_of(facts: Facts, image: ImageState) -> str:
-    whole = image.part_of
-    if whole is None or whole not in facts.by_id:
-        return ""
-    return f"it is a part of the image {short_id(whole)} and goes with it"
-
-
 def _keep_until(facts: Facts, image: ImageState) -> str:
     return until_reason(image.labels.get(LABEL_KEEP_UNTIL), facts.now)
 
@@ -170,8 +163,6 @@ PROTECTIONS = (
     Protection("scope", "What is not Caisson's stays, where the scope is its own images", _scope),
     Protection("unreadable-name", "What has a name that can't be read stays", _unreadable),
     Protection("ambiguous-tag", "What shares a tag with another image stays: the listing was torn", _ambiguous),
-    # The containerd store refuses nothing here: it would break the image that lists it.
-    Protection("part-of-image", "What an image's index lists goes with that image only", _part_of),
     Protection("keep-until", "What a label keeps stays until then", _keep_until),
     Protection("deployed", "The current deployment and those before it stay", _deployed),
     Protection("min-age", "What was used lately stays", _min_age),

@@ -40,7 +40,7 @@ def docker_disk(facts: HostFacts) -> Iterator[Item]:
             "docker disk",
             "warning",
             f"{message}: not far above the floor of {format_size(settings.min_free_bytes)}.",
-            "Free some room (`docker image prune`, `docker builder prune`).",
+            "Free some room: `caisson prune` shows what could go, `caisson disk --attribution` what holds it.",
         )
     else:
         yield Item("docker disk", "ok", f"{message}; builds need {format_size(settings.min_free_bytes)}.")

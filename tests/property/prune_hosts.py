@@ -50,7 +50,6 @@ def images(draw: st.DrawFn) -> tuple[ImageState, ...]:
                 ),
                 layers=layers,
                 parent=below.id if below and draw(st.booleans()) else None,
-                part_of=draw(st.sampled_from([None] * 12 + [image_id(IMAGES[0])])) if number else None,
                 size=sum(layer.size for layer in layers),
                 first_seen=None if seen is None else days_ago(seen),
                 last_used=None if used is None else days_ago(used),

@@ -233,7 +233,7 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
             "docker disk",
             "problem",
             "512 MiB missing",
-            "docker image prune",
+            "caisson prune",
         ),
         ({"docker_disk": replace(DISK, free_inodes=10)}, "docker disk", "problem", "49,990 missing", "prune"),
         ({"docker_disk": replace(DISK, free_bytes=GIB * 3 // 2)}, "docker disk", "warning", "not far", "prune"),

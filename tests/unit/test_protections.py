@@ -105,13 +105,6 @@ def test_two_images_with_one_tag_both_stay() -> None:
     assert kept_by(found) == {"a": "ambiguous-tag", "b": "ambiguous-tag"}
 
 
-def test_a_part_of_an_image_stays_while_that_is_there() -> None:
-    part = image("part", part_of=image_id("whole"))
-    whole = image("whole", "team/app:1", idle=2)
-    assert kept_by(plan(host(part, whole)))["part"] == "part-of-image"
-    assert removed(plan(host(part))) == ["part"]
-
-
 @pytest.mark.parametrize(
     ("label", "stays"),
     [
