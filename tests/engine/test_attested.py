@@ -22,7 +22,7 @@ def test_an_attested_image_is_listed_once_and_goes_as_a_whole(buildx: tuple[Path
         built = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
         assert "exporting attestation manifest" in built.stderr
         (image,) = _images(engine) - before
-        assert engine.remove_image(image)
+        assert engine.remove_image(image, timeout=60)
         assert _images(engine) == before
 
 
