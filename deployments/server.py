@@ -4,7 +4,6 @@ the health check.
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
@@ -13,11 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NoReturn
 
 from caisson.errors import ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
+from deployments.encryption_key import keep_key
 from deployments.same_origin import is_loopback
 from deployments.state import StateDir
 
@@ -95,7 +94,7 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
     else:
         database = state.prefect_home / "prefect.db"
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
-        env.setdefault("PREFECT_SERVER_ENCRYPTION_KEY", _encryption_key(state.prefect_home / "encryption.key"))
+        env.setdefault("PREFECT_SERVER_ENCRYPTION_KEY", keep_key(state.prefect_home / "encryption.key"))
     if settings.api_auth:
         env["PREFECT_SERVER_API_AUTH_STRING"] = settings.api_auth
     return env
@@ -182,18 +181,6 @@ def wait_until_healthy(api_url: str, *, timeout_seconds: float, sleep: Callable[
                 f"No Prefect API answers at {api_url}.", hint="Start `caisson up`, or set CAISSON_API_URL."
             )
         sleep(0.1)
-
-
-def _encryption_key(path: Path) -> str:
-    """The key of Prefect's secret blocks: beside the database, not in it, so that a copy of one is no leak."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    key = base64.urlsafe_b64encode(os.urandom(32)).decode()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key)
-    return key
 
 
 def _variable(value: object) -> str:

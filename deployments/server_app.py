@@ -1,4 +1,5 @@
-"""Prefect's app, closed to pages of other sites, and on SQLite without the freeze of a failed statement.
+"""Prefect's app, closed to pages of other sites, with its key in a file, and on SQLite without the freeze of a failed
+statement.
 
 SQLAlchemy 2.0 leaves a cursor of aiosqlite open when its statement fails, which SQLite does to writers that meet
 ("database is locked"). The garbage collector closes it later, in the thread of the event loop, and waits there for
@@ -9,13 +10,22 @@ statement fails leaves nothing to collect.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy
 
-from caisson.settings import load_settings
+from caisson.errors import CaissonError
+from caisson.settings import Settings, load_settings
+from deployments.encryption_key import keep_key
 from deployments.same_origin import Origins, SameOrigin
+from deployments.state import StateDir
+
+KEY = "PREFECT_SERVER_ENCRYPTION_KEY"
 
 
 class _Cursor(sqlite3.Cursor):
@@ -52,10 +62,41 @@ def create_app() -> SameOrigin:
 
     close_failed_cursors()
     settings = load_settings()
+    if settings.database_url:
+        _use_key_file(settings)
     origins = Origins.of(
         server_host=settings.server_host, server_names=settings.server_names, host_name=settings.host_name
     )
     return SameOrigin(prefects(final=True), origins)
+
+
+def _use_key_file(settings: Settings) -> None:
+    if os.environ.get(KEY):
+        return
+    # uvicorn's loop runs in this thread already.
+    with ThreadPoolExecutor(1) as pool:
+        in_database = pool.submit(asyncio.run, key_in_database()).result()
+    # A file of its own: `encryption.key` is that of the SQLite database which was there before.
+    path = StateDir(settings.state_dir).create().prefect_home / "encryption-postgresql.key"
+    try:
+        os.environ[KEY] = keep_key(path, in_database=in_database)
+    except CaissonError as error:
+        print(f"caisson: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+async def key_in_database() -> str:
+    """The key that Prefect has made by itself and keeps in its database; empty where it has none."""
+    from prefect.server.database import provide_database_interface
+
+    database = provide_database_interface()
+    async with (await database.engine()).connect() as connection:
+        names = await connection.run_sync(lambda plain: sqlalchemy.inspect(plain).get_table_names())
+        if "configuration" not in names:
+            return ""
+        query = sqlalchemy.select(database.Configuration.value).where(database.Configuration.key == "ENCRYPTION_KEY")
+        value = await connection.scalar(query)
+    return str(value["fernet_key"]) if value else ""
 
 
 def create_lone_app() -> SameOrigin:

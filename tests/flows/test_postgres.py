@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +13,35 @@ import pytest
 
 from caisson.docker_engine import DockerEngine
 from deployments.launcher import down
+from deployments.server import client_environment
+from deployments.state import StateDir
 from tests.conftest import find_engines
 from tests.engine.repositories import git_daemon
-from tests.flows.caisson_host import CaissonHost, wait_for
-from tests.flows.postgres import PASSWORD, postgres
+from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
+from tests.flows.postgres import PASSWORD, Postgres, postgres
 
 IMAGE = "caisson-flow/postgres"
+SAVE = "from prefect.blocks.system import Secret; Secret(value='c4nary').save('kept')"
+LOAD = "from prefect.blocks.system import Secret; print(Secret.load('kept').get())"
+KEYS_IN_DATABASE = "SELECT count(*) FROM configuration WHERE key = 'ENCRYPTION_KEY'"
 
 
 @pytest.fixture
-def database_url() -> Iterator[str]:
+def server() -> Iterator[Postgres]:
     with postgres() as server:
-        yield server.url("postgres")
+        yield server
+
+
+@pytest.fixture
+def database_url(server: Postgres) -> str:
+    return server.url("postgres")
+
+
+def prefect(host: CaissonHost, code: str) -> str:
+    """What the code prints as a client of that host's server."""
+    env = client_environment(host.settings, StateDir(host.state_dir), host.env)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=env, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def test_up_a_build_and_down_on_postgresql(
@@ -64,3 +83,38 @@ def test_up_a_build_and_down_on_postgresql(
     assert not (tmp_path / "state" / "prefect" / "prefect.db").exists()
     assert PASSWORD not in host.output + host.logs()
     assert host.processes() == {}
+
+
+def test_the_key_of_blocks_is_no_part_of_the_database_and_one_that_is_there_is_taken_over(
+    server: Postgres, database_url: str, tmp_path: Path
+) -> None:
+    def query(statement: str) -> str:
+        return server.run("psql", "--dbname=postgres", "--tuples-only", "--no-align", f"--command={statement}").strip()
+
+    host = CaissonHost(tmp_path / "state", "keys", {"CAISSON_DATABASE_URL": database_url})
+    file = tmp_path / "state" / "prefect" / "encryption-postgresql.key"
+    host.up()
+    try:
+        prefect(host, SAVE)
+        assert prefect(host, LOAD) == "c4nary"
+        assert query(KEYS_IN_DATABASE) == "0"
+        key = file.read_text()
+        dump = server.run("pg_dump", "--inserts", "postgres")
+        assert "kept" in dump
+        assert "c4nary" not in dump
+        assert key not in dump
+        host.stop()
+        # As it was when the database kept the key itself.
+        file.unlink()
+        row = f"(key, value) VALUES ('ENCRYPTION_KEY', '{json.dumps({'fernet_key': key})}')"
+        query(f"INSERT INTO configuration {row}")
+        host.up()
+        assert prefect(host, LOAD) == "c4nary"
+        assert file.read_text() == key
+        host.stop()
+        query("DELETE FROM configuration WHERE key = 'ENCRYPTION_KEY'")
+        host.up()
+        assert prefect(host, LOAD) == "c4nary"
+    finally:
+        if host.is_up:
+            host.stop()
