@@ -185,6 +185,11 @@ class Settings(BaseSettings):
     build_attempts: int = Field(
         2, description="Tries of a build whose engine or network failed, each with a new builder", ge=1, le=5
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="How the service logs: `text`, or `json`, an object a line with time, level, logger, message, host "
+        "and, where they are known, flow_run_id and build_id",
+    )
     fork_server: bool = Field(True, description="Start runs from a warm process (0.7 s instead of 2 s)")
     drain_seconds: float = Field(20, description="How long running builds may go on after SIGTERM", ge=0)
     heartbeat_seconds: int = Field(

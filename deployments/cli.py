@@ -91,8 +91,10 @@ def up() -> None:
     """
     from caisson.settings import load_settings
     from deployments.launcher import up as run
+    from deployments.logs import launchers_voice
 
-    raise typer.Exit(run(load_settings()))
+    settings = load_settings()
+    raise typer.Exit(run(settings, say=launchers_voice(settings)))
 
 
 @app.command(cls=Command)

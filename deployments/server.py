@@ -17,6 +17,7 @@ from typing import NoReturn
 from caisson.errors import ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
 from deployments.encryption_key import keep_key
+from deployments.logs import prefects_logging
 from deployments.same_origin import is_loopback
 from deployments.state import StateDir
 
@@ -97,7 +98,7 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         env.setdefault("PREFECT_SERVER_ENCRYPTION_KEY", keep_key(state.prefect_home / "encryption.key"))
     if settings.api_auth:
         env["PREFECT_SERVER_API_AUTH_STRING"] = settings.api_auth
-    return env
+    return env | prefects_logging(settings)
 
 
 def client_environment(settings: Settings, state: StateDir, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -113,7 +114,7 @@ def client_environment(settings: Settings, state: StateDir, inherited: Mapping[s
     }
     if settings.api_auth:
         env["PREFECT_API_AUTH_STRING"] = settings.api_auth
-    return env
+    return env | prefects_logging(settings)
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

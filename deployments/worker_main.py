@@ -7,11 +7,11 @@ import logging
 import os
 import signal
 import sys
-import time
 
 from caisson.errors import CaissonError
 from caisson.settings import Settings, load_settings
 from deployments.apply import apply_deployments
+from deployments.logs import configure_logging
 from deployments.server import wait_until_healthy
 from deployments.state import StateDir, prune_outputs
 from deployments.worker import CaissonWorker, Stop
@@ -24,11 +24,9 @@ ABANDONED_SECONDS = 12.0
 def main() -> int:
     """Apply the deployments, then serve until SIGTERM; a second one ends the drain."""
     parent = os.getppid()
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(format="%(asctime)sZ %(levelname)s %(name)s: %(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("caisson").setLevel(logging.INFO)
     try:
         settings = load_settings()
+        configure_logging(settings)
         wait_until_healthy(os.environ["PREFECT_API_URL"], timeout_seconds=600)
         for name in apply_deployments(settings):
             logging.getLogger("caisson.worker").info("Deployment %s is applied", name)

@@ -19,10 +19,13 @@ R = TypeVar("R")
 LOGGER = "caisson.build"
 
 
-def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The logger of the Prefect run, or the plain one when the step is called without Prefect."""
+def run_logger(**known: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The logger of the Prefect run, or the plain one when the step is called without Prefect.
+
+    What is ``known`` beside the run is put on each record, as the run's ID is.
+    """
     try:
-        return get_run_logger()
+        return get_run_logger(None, **known)
     except MissingContextError:
         return logging.getLogger(LOGGER)
 
@@ -35,7 +38,7 @@ def step(
     def decorate(function: Callable[Concatenate[Build, P], R]) -> Task[Concatenate[Build, P], R]:
         @functools.wraps(function)
         def body(build: Build, *args: P.args, **kwargs: P.kwargs) -> R:
-            before = build.log.attach(run_logger().info)
+            before = build.log.attach(run_logger(build_id=build.identity.build_id).info)
             try:
                 with build.step(name):
                     return function(build, *args, **kwargs)

@@ -9,6 +9,7 @@ import uvicorn
 from caisson.errors import CaissonError
 from caisson.settings import load_settings
 from deployments.api.app import create_app
+from deployments.logs import configure_logging
 
 GRACE_SECONDS = 2
 
@@ -17,6 +18,7 @@ def main() -> int:
     """Serve until SIGTERM; returns the exit code."""
     try:
         settings = load_settings()
+        configure_logging(settings)
         app = create_app(settings)
     except CaissonError as error:
         print(error, file=sys.stderr)
@@ -26,6 +28,7 @@ def main() -> int:
         host=settings.gateway_host,
         port=settings.gateway_port,
         log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         # A caller can't choose the address that its failures are counted for.

@@ -65,6 +65,7 @@ def test_images_on_the_engine_are_held_and_their_triggers_judged(trigger: str, d
 
     build: Any = SimpleNamespace(
         step=lambda _: nullcontext(),
+        identity=SimpleNamespace(build_id="0123456789ab"),
         log=SimpleNamespace(attach=lambda _: None, line=lambda _: None),
         engine=SimpleNamespace(exec=run, inspect_image={"base:1": base}.get),
         record=SimpleNamespace(

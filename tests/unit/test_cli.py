@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from caisson import errors
 from caisson.errors import CaissonError, RequestInvalid, ServiceUnreachable
+from caisson.settings import Settings
 from deployments import cli_runs, launcher
 from deployments.cli import app
 
@@ -163,8 +165,14 @@ def test_a_defect_is_one_sentence_and_names_the_log_that_has_the_traceback(
 
 
 def test_up_and_down_end_with_the_launchers_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "up", lambda settings: 7)
-    assert runner.invoke(app, ["up"]).exit_code == 7
+    def up(settings: Settings, *, say: Callable[[str], None]) -> int:
+        say(f"up on {settings.host_name}")
+        return 7
+
+    monkeypatch.setattr(launcher, "up", up)
+    monkeypatch.setenv("CAISSON_HOST_NAME", "b1")
+    result = runner.invoke(app, ["up"])
+    assert (result.exit_code, result.stdout) == (7, "up on b1\n")
     result = runner.invoke(app, ["down"])
     assert (result.exit_code, result.stdout) == (0, "No Caisson runs on this host.\n")
 
