@@ -172,6 +172,7 @@ class _Launcher:
         self._interrupts = interrupts
         self._say = say
         self._begun = time.monotonic()
+        self._is_ready = False
         self._ready, ready = os.pipe()
         os.set_blocking(self._ready, False)
         self._ready_to_close = ready
@@ -206,7 +207,7 @@ class _Launcher:
 
     def start(self) -> None:
         """Start all at once (their imports take seconds) and wait until builds are taken, or a stop is asked for."""
-        self._publish(ready=False)
+        self._publish()
         for service in self._services:
             service.start()
         next_word = SAY_EVERY_SECONDS
@@ -214,8 +215,7 @@ class _Launcher:
             for service in self._services:
                 if (code := service.exit_code) is not None:
                     raise service.failure(code)
-            if self._worker_is_ready():
-                self._publish(ready=True)
+            if self._tell_readiness():
                 self._say(f"Caisson is up after {self._elapsed:.1f} s: {self._url}  (stop it with Ctrl-C)")
                 return
             if self._elapsed >= next_word:
@@ -233,6 +233,7 @@ class _Launcher:
             if self._gateway is not None:
                 # Builds go on without it.
                 self._gateway = self._keep(self._gateway)
+            self._tell_readiness()
             self._interrupts.event.wait(POLL_SECONDS)
 
     def close(self) -> None:
@@ -270,20 +271,29 @@ class _Launcher:
             return None
         return service
 
-    def _worker_is_ready(self) -> bool:
+    def _tell_readiness(self) -> bool:
+        """Whether builds are taken: since the worker said so, and while that very process lives."""
+        said = self._worker_said_so()
+        is_ready = self._worker.process is not None and (self._is_ready or said)
+        if is_ready != self._is_ready:
+            self._is_ready = is_ready
+            self._publish()
+        return is_ready
+
+    def _worker_said_so(self) -> bool:
         try:
             return bool(os.read(self._ready, 64))
         except BlockingIOError:
             return False
 
-    def _publish(self, *, ready: bool) -> None:
+    def _publish(self) -> None:
         publish(
             self._state,
             RunningCaisson(
                 pid=os.getpid(),
                 url=self._url,
                 api_url=self._api_url,
-                ready=ready,
+                ready=self._is_ready,
                 gateway_url=gateway_url(self._settings),
             ),
         )

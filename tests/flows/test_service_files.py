@@ -12,6 +12,10 @@ import jsonschema
 import pytest
 import yaml
 
+from caisson.settings import Settings
+from deployments.launcher import GATEWAY_STOP_SECONDS, SERVER_STOP_SECONDS, WORKER_STOP_SECONDS
+from deployments.state import RunningCaisson, StateDir, publish
+
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 UNITS = sorted((DEPLOYMENTS / "systemd").glob("*.service"))
 # https://github.com/compose-spec/compose-spec, schema/compose-spec.json of 2026-06-23 (Apache License 2.0)
@@ -77,10 +81,28 @@ def test_no_directory_of_the_host_is_mounted_but_the_sockets(services: dict[str,
     assert sources("server") == sources("database") == set()
 
 
-def test_only_the_server_has_a_port_and_that_on_the_loopback(services: dict[str, Any]) -> None:
+def test_the_two_apis_have_a_port_each_and_that_on_the_loopback(services: dict[str, Any]) -> None:
     assert {name: service.get("ports") for name, service in services.items() if service.get("ports")} == {
-        "server": ["127.0.0.1:4200:4200"]
+        "server": ["127.0.0.1:4200:4200"],
+        "worker": ["127.0.0.1:4280:4280"],
     }
+    for name, field in (("server", "server_port"), ("worker", "gateway_port")):
+        host = services[name]["environment"][f"CAISSON_{field.removesuffix('_port').upper()}_HOST"]
+        assert host == "0.0.0.0", "what listens on the loopback of its container has no port"
+        assert Settings.model_fields[field].default == int(services[name]["ports"][0].split(":")[-1])
+
+
+def test_the_workers_health_is_what_the_launcher_publishes(services: dict[str, Any], tmp_path: Path) -> None:
+    _, program, option, code = services["worker"]["healthcheck"]["test"]
+    code = code.replace("/var/lib/caisson", str(tmp_path))
+
+    def is_healthy() -> bool:
+        return subprocess.run([program, option, code], check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+    assert not is_healthy()
+    for ready in (False, True):
+        publish(StateDir(tmp_path), RunningCaisson(1, "http://x", "http://x/api", ready=ready))
+        assert is_healthy() == ready
 
 
 def test_only_the_server_knows_the_way_into_the_database(services: dict[str, Any]) -> None:
@@ -95,6 +117,15 @@ def test_the_image_is_no_root_and_the_example_names_what_compose_asks_for() -> N
     assert users[-1] == "10000:10000"
     example = (DEPLOYMENTS / "compose.env.example").read_text()
     assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) == set(ANSWERS)
+
+
+def test_a_host_that_was_stopped_by_its_own_command_stays_down_and_has_the_time_to_drain() -> None:
+    unit = (DEPLOYMENTS / "systemd" / "caisson.service").read_text()
+    # `caisson down` has the launcher end with 0.
+    assert re.findall(r"^Restart=(.*)$", unit, re.MULTILINE) == ["on-failure"]
+    (stop_seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    drain = Settings.model_fields["drain_seconds"].default
+    assert int(stop_seconds) > drain + WORKER_STOP_SECONDS + GATEWAY_STOP_SECONDS + SERVER_STOP_SECONDS
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
