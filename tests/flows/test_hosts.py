@@ -298,9 +298,10 @@ def test_the_queue_goes_on_after_a_restore_into_a_new_database(fleet: Fleet, tmp
         fleet.hosts[name].stop()
     waiting = fleet.build(1000), fleet.build(1001, host="b1")
     b1 = fleet.hosts["b1"]
-    assert down(b1.settings, say=lambda _: None) == 0
     dump = tmp_path / "caisson.dump"
+    assert b1.is_up
     fleet.database.run("pg_dump", "--format=custom", f"--file={dump}", "postgres")
+    assert down(b1.settings, say=lambda _: None) == 0
     fleet.database.run("createdb", "restored")
     fleet.database.run("pg_restore", "--exit-on-error", "--no-owner", "--dbname=restored", str(dump))
     fleet.database.run("psql", "--dbname=postgres", "--command=DROP SCHEMA public CASCADE; CREATE SCHEMA public")
