@@ -54,7 +54,9 @@ app.command("build", cls=Command, epilog=cli_build.EXAMPLES)(cli_build.build)
 @app.command(cls=Command, epilog="caisson builds\ncaisson builds --limit 100 --json | jq -r '.[].image'")
 def builds(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many, the newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=200, help="How many, the newest first.")
+    ] = 20,
     as_json: Json = False,
 ) -> None:
     """List recent builds, the newest first.
@@ -71,7 +73,7 @@ def builds(
 @app.command(cls=Command, epilog="caisson logs\ncaisson logs 3f2a\ncaisson logs 3f2a --follow")
 def logs(
     run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run's ID or its beginning; without it, the latest.")
+        str, typer.Argument(metavar="RUN", help="A run's ID or its beginning; without it, the latest.")
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the build has ended.")] = False,
 ) -> None:
@@ -84,7 +86,7 @@ def logs(
 
 @app.command(cls=Command, epilog="caisson up\nCAISSON_CONCURRENCY=5 caisson up")
 def up() -> None:
-    """Run the service: Prefect's server and this host's worker.
+    """Run the service: Prefect's server, a worker, Caisson's API.
 
     It runs until Ctrl-C, and running builds then get CAISSON_DRAIN_SECONDS to finish. Where one runs already, it says
     where.

@@ -21,14 +21,17 @@ SECRET_VARIABLE = "CAISSON_SECRET_ALERT"  # noqa: S105
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Be told when the disk fills up or recovers.",
+    help="Be told of a full disk, and of what prunes and audits find.",
 )
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="To have several of one kind.  [default: the kind]")]
 
 
 @app.command("set", cls=Command, epilog=SET_EXAMPLES)
 def set_(
-    kind: Annotated[Literal["webhook", "slack", "email"], typer.Argument(help="Where alerts go; e-mail by SendGrid.")],
+    kind: Annotated[
+        Literal["webhook", "slack", "email"],
+        typer.Argument(metavar="KIND", help="Where alerts go; e-mail by SendGrid."),
+    ],
     name: Name = "",
     sender: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="Sender of the e-mail.")] = "",
     to: Annotated[list[str] | None, typer.Option("--to", metavar="ADDRESS", help="Recipient; may be repeated.")] = None,
@@ -69,7 +72,7 @@ def list_(
 
 
 @app.command("test", cls=Command)
-def test(name: Annotated[str, typer.Argument(help="The alert's name.")]) -> None:
+def test(name: Annotated[str, typer.Argument(metavar="NAME", help="The alert's name.")]) -> None:
     """Have one alert tell a test."""
     settings = _use_prefect()
     from deployments.alerts import test_alert
@@ -79,7 +82,7 @@ def test(name: Annotated[str, typer.Argument(help="The alert's name.")]) -> None
 
 
 @app.command("remove", cls=Command)
-def remove(name: Annotated[str, typer.Argument(help="The alert's name.")]) -> None:
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="The alert's name.")]) -> None:
     """Remove an alert, and the secret with it."""
     _use_prefect()
     from deployments.alerts import remove_alert

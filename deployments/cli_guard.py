@@ -66,7 +66,7 @@ def guard(
         ),
     ] = False,
 ) -> None:
-    """Guard the Docker socket, so that only one image can be built.
+    """Guard the Docker socket: it builds one image, no more.
 
     Whoever connects can do that, and nothing else. It runs until Ctrl-C, and the socket is gone with it. Denials
     are printed as they happen. On the classic builder each RUN step has the limits, on BuildKit all of them together:

@@ -49,6 +49,10 @@ def _write_examples(epilog: str | None, formatter: _Formatter) -> None:
 class Command(TyperCommand):
     """A command whose options are listed by panel, and whose epilog holds examples, line by line."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        # As every other program writes them; Typer puts what is required in braces.
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
 

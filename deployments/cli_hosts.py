@@ -13,7 +13,7 @@ JOIN_EXAMPLES = """
 caisson join --api https://caisson.example.com:4200 --token-file token.txt
 CAISSON_JOIN_TOKEN=builder:… caisson join --api https://caisson.example.com:4200
 """
-Host = Annotated[str, typer.Argument(metavar="[HOST]", help="A host's name; without it, this one.")]
+Host = Annotated[str, typer.Argument(metavar="HOST", help="A host's name; without it, this one.")]
 
 
 def register(app: typer.Typer) -> None:

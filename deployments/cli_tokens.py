@@ -30,7 +30,7 @@ app = typer.Typer(
 @app.command("create", cls=Command, epilog=CREATE_EXAMPLES)
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="What it is for, such as the name of who will have it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, such as the name of who will have it.")],
     scope: Annotated[
         list[str],
         typer.Option(
@@ -89,7 +89,7 @@ def create(
 def list_(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False
 ) -> None:
-    """List the tokens: what each may do, until when, and when it was last used."""
+    """List the tokens: rights, end and last use of each."""
     invocation(ctx).json = as_json
     records = _store().all()
     if as_json:
@@ -117,7 +117,7 @@ def list_(
 
 
 @app.command("revoke", cls=Command)
-def revoke(name: Annotated[str, typer.Argument(help="The token's name or ID.")]) -> None:
+def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name or ID.")]) -> None:
     """Revoke a token, at once."""
     from caisson.errors import RequestInvalid
 

@@ -23,10 +23,10 @@ _ZEROS = "0" * 40
 @app.command(cls=Command, epilog="caisson webhooks check webhooks.toml\ncaisson webhooks check")
 def check(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The file; without it, CAISSON_WEBHOOKS_FILE.")
+        Path | None, typer.Argument(metavar="FILE", help="The file; without it, CAISSON_WEBHOOKS_FILE.")
     ] = None,
 ) -> None:
-    """Say what is wrong with the file of webhooks, or what it builds for which event.
+    """Say what the file of webhooks builds, or what is wrong in it.
 
     The builds are checked against this host's settings, too; a secret is only looked for, in this environment.
     """
@@ -59,12 +59,14 @@ def what_it_builds(
     hook: Annotated[str, typer.Argument(metavar="HOOK", help="The webhook's name.")],
     event: Annotated[Literal["push", "tag", "pull_request"], typer.Option("--event", help="What happens.")] = "push",
     ref: Annotated[
-        str, typer.Option("--ref", help="The branch or tag; of a pull request the branch that it is for.")
+        str,
+        typer.Option("--ref", metavar="REF", help="The branch or tag; of a pull request the branch that it is for."),
     ] = "main",
     path: Annotated[
-        list[str] | None, typer.Option("--path", help="A changed file; may be repeated. [default: not known]")
+        list[str] | None,
+        typer.Option("--path", metavar="PATH", help="A changed file; may be repeated. [default: not known]"),
     ] = None,
-    message: Annotated[str, typer.Option("--message", help="The commit's message.")] = "",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="The commit's message.")] = "",
     fork: Annotated[bool, typer.Option("--fork", help="The pull request is from a fork.")] = False,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="Instead of CAISSON_WEBHOOKS_FILE.")
