@@ -7,10 +7,15 @@ import functools
 import re
 from pathlib import Path
 
+import prefect.settings
 import pytest
 
 from caisson.posture import CHECKS, Item
+from caisson.prune_files import MOST_BYTES
 from caisson.settings import Settings
+from deployments.webhook_store import KEEP_BUILDS, KEEP_DELIVERIES
+from deployments.worker_main import KEEP_OUTPUTS
+from tasks.forget_runs import KEEP, KEEP_FAILED
 from tests.security_docs import ROOT, SECURITY, bench_table, cis_numbers, named_tests
 
 DOCUMENTS = (SECURITY, ROOT / "README.md", *sorted((ROOT / "docs/decisions").glob("*.md")))
@@ -48,6 +53,20 @@ def test_each_cis_number_of_the_posture_is_in_the_table(item: Item) -> None:
 def test_the_table_claims_no_posture_that_is_not_checked() -> None:
     checked = {number for item in CHECKS for number in cis_numbers(item.source)}
     assert {number for number, row in bench_table().items() if "–" not in row.posture} == checked
+
+
+def test_things_are_kept_as_long_as_the_document_says() -> None:
+    vacuum = prefect.settings.get_current_settings().server.services.db_vacuum
+    text = SECURITY.read_text()
+    for said in (
+        f"kept readable for {vacuum.retention_period.days} days**",
+        f"| {vacuum.retention_period.days} days after its end; the minutely looks at the disk one day, two where",
+        f"the newest {KEEP_OUTPUTS} runs that died",
+        f"the newest prunes up to {MOST_BYTES >> 20} MiB",
+        f"| {KEEP_BUILDS.days} days, if all is told by then; {KEEP_DELIVERIES.days} days |",
+    ):
+        assert said in text
+    assert (KEEP.days, KEEP_FAILED.days) == (1, 2)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
