@@ -37,9 +37,9 @@ lint: ## Format, style, types, layers, shell
 	@.venv/bin/lint-imports --no-logo
 	@shellcheck $(SETUP)/*.sh .ci/run
 
-bench: ## What Caisson adds to a build, measured against plain shell (ARGS=--quick: a short one)
+bench: ## What Caisson adds to a build, and every figure beside its reach (ARGS=--quick: a short one)
 	@$(SETUP)/environment.sh --dev
-	@$(MAKE) images
+	@$(MAKE) test-images
 	@$(SETUP)/test-tools.sh
 	@$(PYTHON) -m tests.bench $(ARGS)
 

@@ -2,11 +2,15 @@
 
     python -m tests.bench [--quick]
 
+On each engine, with the builder that Caisson chooses there. The builds over the API are those of a Caisson that is
+started for this, and ended.
+
 Then what the guard alone adds, by ``tests.bench_guard``, on each engine; what planning a prune costs, by
 ``tests.bench_plan``; what a prune costs and deletes, by Caisson and by others, by ``tests.bench_prune``; and how fast
-Caisson's own API answers, beside Prefect's, by ``tests.bench_api``.
+Caisson's own API answers, and what it costs to wait, by ``tests.bench_api``.
 
-Every figure is measured in this run; a figure that misses its reach is printed as such.
+Every figure is measured in this run. At the end all of those that have a reach are told once more; the exit code is 1
+where one misses it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -24,14 +29,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from caisson.build import log_file
 from caisson.docker_engine import DockerEngine
-from caisson.settings import Settings, load_settings
+from caisson.plan import choose_builder
+from caisson.request import Builder, BuildRequest
+from caisson.settings import Settings
 from caisson.spec import parse_request
-from deployments.launcher import find_running
 from deployments.names import build_deployment
-from deployments.prefect_api import PrefectApi
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
 from tests.bench_api import bench_api
@@ -39,147 +46,250 @@ from tests.bench_disk import bench_disk
 from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.bench_plan import bench_plan
 from tests.bench_prune import bench_prune
-from tests.conftest import find_engines
+from tests.conftest import EngineHost, find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
+from tests.figures import Figures
+from tests.flows.caisson_host import CaissonHost
 
 BASE = "FROM debian:trixie-slim\n"
 IMAGE = "caisson-bench/app"
+# Of this run's images, so that they can be told from all others.
+LABEL, MARK = "bench", uuid.uuid4().hex
+LINES = 50_000
+Ways = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often each build is made, and for how many seconds the long one sleeps."""
+
+    turns: int
+    long_turns: int
+    long_seconds: int
+
+
+FULL_PLAN = Plan(turns=7, long_turns=3, long_seconds=28)
+QUICK_PLAN = Plan(turns=2, long_turns=1, long_seconds=5)
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="two turns each, a build of 5 s instead of 30 s")
-    quick = arguments.parse_args().quick
-    host = find_engines()[0]
+    arguments.add_argument("--builds-only", action="store_true", help="no guard, plan, prune and API by themselves")
+    options = arguments.parse_args()
+    quick, figures = options.quick, Figures()
+    for host in find_engines():
+        plan = QUICK_PLAN if quick else FULL_PLAN
+        figures.measure(f"builds, engine {host.name}", lambda host=host, plan=plan: bench_builds(figures, host, plan))
+    if not options.builds_only:
+        figures.measure("disk", lambda: bench_disk(figures))
+        figures.measure("guard", lambda: bench_guard(figures, QUICK if quick else FULL))
+        figures.measure("plan", lambda: bench_plan(figures))
+        figures.measure("prune", lambda: bench_prune(figures, 200 if quick else 1000))
+        figures.measure("API", lambda: bench_api(figures, quick=quick))
+    return figures.conclude()
+
+
+def bench_builds(figures: Figures, host: EngineHost, plan: Plan) -> None:
+    """Print a row for each way to build, on one engine."""
     logging.getLogger("caisson.build").addHandler(logging.NullHandler())
     logging.getLogger("caisson.build").propagate = False
     with tempfile.TemporaryDirectory(prefix="caisson-bench-") as directory:
-        settings = load_settings(docker_host=host.docker_host, state_dir=Path(directory) / "state")
+        variables = {
+            "CAISSON_DOCKER_HOST": host.docker_host,
+            "CAISSON_ENGINE_SOCKET": host.socket_in_engine,
+            "CAISSON_GUARD_DIR": str(host.guard_dir),
+            "CAISSON_ENGINE_GUARD_DIR": host.engine_guard_dir,
+            "CAISSON_DOCKER_DATA_ROOT": host.data_root,
+            "CAISSON_DRAIN_SECONDS": "0",
+            "CAISSON_MIN_FREE_BYTES": "64m",
+        }
+        caisson = CaissonHost(Path(directory) / "state", f"bench-{os.getpid()}", variables)
         with git_daemon(Path(directory) / "git", host.gateway) as daemon:
-            Bench(settings, daemon, turns=2 if quick else 7, long_seconds=5 if quick else 28).run()
-    bench_disk()
-    bench_guard(QUICK if quick else FULL)
-    bench_plan()
-    bench_prune(200 if quick else 1000)
-    bench_api(quick=quick)
-    return 0
+            try:
+                caisson.up()
+                Bench(figures, host, caisson, daemon, plan).run()
+            finally:
+                caisson.stop()
+                _remove_images(host)
 
 
 class Bench:
-    """One engine, one git server; prints a row a comparison."""
+    """One engine, one Caisson, one git server; prints a row a comparison."""
 
-    def __init__(self, settings: Settings, daemon: GitDaemon, *, turns: int, long_seconds: int) -> None:
-        self.settings, self.daemon, self.turns, self.long_seconds = settings, daemon, turns, long_seconds
-        self.service = find_running(load_settings())
+    def __init__(self, figures: Figures, host: EngineHost, caisson: CaissonHost, daemon: GitDaemon, plan: Plan) -> None:
+        self.figures, self.host, self.caisson, self.daemon, self.plan = figures, host, caisson, daemon, plan
+        # Beside the Caisson that runs, not in its files.
+        state = caisson.state_dir.with_name("in-process")
+        self.settings: Settings = caisson.settings.model_copy(update={"state_dir": state})
+        self.builder = Builder.AUTO
 
     def run(self) -> None:
         with DockerEngine(self.settings.docker_host) as engine:
             info = engine.info()
-        print(f"engine {info.version} ({info.storage_driver}), {os.cpu_count()} cores, medians of {self.turns} turns")
         trivial = self.daemon.repository("trivial", {"Dockerfile": BASE + "RUN true\n"})
-        self.compare("trivial build", trivial, self.turns, reach_added=1.5)
-        long = self.daemon.repository("long", {"Dockerfile": f"{BASE}RUN sleep {self.long_seconds}\n"})
-        self.compare(f"build of about {self.long_seconds + 2} s", long, 1, reach_ratio=1.05)
+        self.builder = choose_builder(
+            Builder.AUTO, engine=info, needs_buildkit=False, require_limits=False, hold_steps=self.settings.hold_steps
+        ).builder
+        print(
+            f"\nengine {info.version} ({info.storage_driver}), {self.builder.value} builder, {os.cpu_count()} cores, "
+            f"medians of {self.plan.turns} turns",
+            flush=True,
+        )
+        self.compare("trivial build", trivial, self.plan.turns, most_added=1.5)
+        seconds = self.plan.long_seconds
+        long = self.daemon.repository("long", {"Dockerfile": f"{BASE}RUN sleep {seconds}\n"})
+        self.compare(f"build of about {seconds + 2} s", long, self.plan.long_turns, most_ratio=1.05)
         self.repeated(trivial)
         self.many_lines()
 
     def compare(
-        self, title: str, repository: Repository, turns: int, *, reach_added: float = 0, reach_ratio: float = 0
+        self, title: str, repository: Repository, turns: int, *, most_added: float = 0, most_ratio: float = 0
     ) -> None:
-        ways: dict[str, Callable[[], None]] = {
-            "plain shell": lambda: self.plain(repository),
-            "in-process": lambda: self.in_process(repository, no_cache=True),
-        }
-        if self.service is not None:
-            ways["API call to image"] = lambda: self.over_the_api(repository)
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for turn in range(turns + 1 if turns > 1 else 1):
-            for way, call in ways.items():
-                seconds = _timed(call)
-                # The first turn of several warms the engine's and the kernel's caches.
-                if turn or turns == 1:
-                    times[way].append(seconds)
-        plain = statistics.median(times["plain shell"])
-        print(f"\n{title}")
-        for way, values in times.items():
-            median = statistics.median(values)
-            verdict = ""
-            if way != "plain shell" and reach_added:
-                verdict = _verdict(median - plain <= reach_added, f"reach: +{reach_added:g} s")
-            elif way != "plain shell" and reach_ratio:
-                verdict = _verdict(median / plain <= reach_ratio, f"reach: x{reach_ratio:g}")
-            print(f"  {way:<18} {median:7.2f} s   x{median / plain:.2f}   {median - plain:+.2f} s   {verdict}")
-        if self.service is None:
-            print("  API call to image: not measured, for no Caisson runs here (`caisson up`)")
+        times = self.in_turns(
+            title,
+            {
+                "plain shell": lambda: self.plain(repository),
+                "in-process": lambda: self.in_process(repository, no_cache=True),
+                "API call to image": lambda: self.over_the_api(repository, no_cache=True),
+            },
+            turns,
+        )
+        plain = times.pop("plain shell")
+        print(f"  {'plain shell':<18} {plain:7.2f} s")
+        for way, median in times.items():
+            added, ratio = median - plain, median / plain
+            verdict = (
+                self.judge(f"{title}, {way}", f"{added:+.2f} s", f"+{most_added:g} s", met=added <= most_added)
+                if most_added
+                else self.judge(f"{title}, {way}", f"x{ratio:.3f}", f"x{most_ratio:g}", met=ratio <= most_ratio)
+            )
+            print(f"  {way:<18} {median:7.2f} s   x{ratio:.3f}   {added:+.2f} s   {verdict}", flush=True)
 
     def repeated(self, repository: Repository) -> None:
-        self.in_process(repository, no_cache=False)
-        times = [_timed(lambda: self.in_process(repository, no_cache=False)) for _ in range(self.turns)]
-        median = statistics.median(times)
-        print(f"\nthe same commit again, in-process: {median:.2f} s   {_verdict(median < 1.0, 'reach: 1.0 s')}")
+        ways: Ways = {
+            "in-process": lambda: self.in_process(repository, no_cache=False),
+            "API call to image": lambda: self.over_the_api(repository, no_cache=False),
+        }
+        for way, median in self.in_turns("the same commit again", ways, self.plan.turns).items():
+            verdict = self.judge(f"the same commit again, {way}", f"{median:.2f} s", "1.0 s", met=median < 1.0)
+            print(f"  {way:<18} {median:7.2f} s   {verdict}", flush=True)
 
     def many_lines(self) -> None:
-        lines = 50_000
-        loud = self.daemon.repository("loud", {"Dockerfile": f"{BASE}RUN seq -f 'line %.0f' {lines}\n"})
-        quiet = self.daemon.repository("quiet", {"Dockerfile": f"{BASE}RUN seq -f 'line %.0f' {lines} > /dev/null\n"})
-        self.in_process(quiet, no_cache=True)
-        silent = _timed(lambda: self.in_process(quiet, no_cache=True))
-        begin = time.monotonic()
-        log = self.in_process(loud, no_cache=True)
-        seconds = time.monotonic() - begin
-        seen = [line for line in Path(log).read_text().splitlines() if line.split(" ")[-2:-1] == ["line"]]
-        numbers = [int(line.rsplit(" ", 1)[1]) for line in seen if line.rsplit(" ", 1)[1].isdigit()]
-        whole = numbers == list(range(1, lines + 1))
-        cost = seconds - silent
-        print(
-            f"\n{lines} log lines, in-process: {cost:+.2f} s against none; "
-            f"{'complete and in order' if whole else f'{len(numbers)} arrived'}   "
-            f"{_verdict(whole and cost < 2, 'reach: 2 s, complete, in order')}"
+        # BuildKit drops what a step prints beyond 200 KiB for each second that it has run.
+        parts = (18_000, 36_000, LINES) if self.builder is Builder.BUILDKIT else (LINES,)
+        printed = " && sleep 1 && ".join(
+            f"seq -f 'line %.0f' {before + 1} {last}" for before, last in itertools.pairwise((0, *parts))
         )
+        loud = self.daemon.repository("loud", {"Dockerfile": f"{BASE}RUN ({printed})\n"})
+        quiet = self.daemon.repository("quiet", {"Dockerfile": f"{BASE}RUN ({printed}) > /dev/null\n"})
+        logs: dict[str, Path] = {}
+
+        def told(way: str, build: Callable[[Repository], Path]) -> None:
+            logs[way] = build(loud)
+
+        for way, build in {
+            "in-process": lambda repository: self.in_process(repository, no_cache=True),
+            "API call to image": lambda repository: self.over_the_api(repository, no_cache=True),
+        }.items():
+            times = self.in_turns(
+                f"{LINES} log lines, {way}",
+                {"none": lambda build=build: build(quiet), "all": lambda way=way, build=build: told(way, build)},
+                self.plan.long_turns,
+            )
+            whole, cost = _lines(logs[way]) == list(range(1, LINES + 1)), times["all"] - times["none"]
+            arrived = "complete and in order" if whole else f"only {len(_lines(logs[way]))} in order"
+            verdict = self.judge(
+                f"{LINES} log lines, {way}",
+                f"{cost:+.2f} s, {arrived}",
+                "2 s, complete, in order",
+                met=whole and cost < 2,
+            )
+            print(f"  {cost:+.2f} s against none; {arrived}   {verdict}", flush=True)
+
+    def in_turns(self, title: str, ways: Ways, turns: int) -> dict[str, float]:
+        """Medians of seconds, of one way after the other, ``turns`` times; a first turn of each warms the caches."""
+        print(f"\n{title}", flush=True)
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(turns + 1):
+            for way, call in ways.items():
+                seconds = _timed(call)
+                if turn:
+                    times[way].append(seconds)
+            if turn:
+                now = ", ".join(f"{way} {seconds[-1]:.2f} s" for way, seconds in times.items())
+                print(f"    turn {turn} of {turns}: {now}", flush=True)
+        return {way: statistics.median(seconds) for way, seconds in times.items()}
+
+    def judge(self, what: str, measured: str, reach: str, *, met: bool) -> str:
+        return self.figures.judge(f"engine {self.host.name}: {what}", measured, reach, met=met)
 
     def plain(self, repository: Repository) -> None:
-        gid = Path(self.settings.docker_socket).stat().st_gid
+        gid = self.host.socket.stat().st_gid
+        socket = self.host.socket_in_engine or self.host.socket
         name = f"caisson-bench-{uuid.uuid4().hex[:8]}"
-        docker = f"docker --host {shlex.quote(self.settings.docker_host)}"
+        docker = f"docker --host {shlex.quote(self.host.docker_host)}"
+        build = "docker buildx build --provenance=false" if self.builder is Builder.BUILDKIT else "docker build"
+        build += f" --no-cache --label {LABEL}={MARK}"
         script = (
             f"{docker} run -d --name {name} --user 10001:10001 --group-add {gid} --cap-drop ALL --read-only "
-            "--tmpfs /tmp --tmpfs /app:exec,uid=10001 -e HOME=/tmp -v /var/run/docker.sock:/var/run/docker.sock:ro "
+            f"--tmpfs /tmp --tmpfs /app:exec,uid=10001 -e HOME=/tmp -v {socket}:/var/run/docker.sock:ro "
             f"{self.settings.builder_image} sleep 600\n"
             f"{docker} exec {name} git clone --depth 1 {repository.url} /app\n"
-            f"{docker} exec -e DOCKER_BUILDKIT=0 {name} docker build --no-cache -t {IMAGE}:built /app\n"
+            f"{docker} exec -e DOCKER_BUILDKIT=0 {name} {build} -t {IMAGE}:built /app\n"
             f"{docker} tag {IMAGE}:built {IMAGE}:plain\n"
             f"{docker} rm -f {name}\n"
         )
         subprocess.run(["sh", "-ec", script], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def in_process(self, repository: Repository, *, no_cache: bool) -> str:
+    def in_process(self, repository: Repository, *, no_cache: bool) -> Path:
+        """Build in this process; returns the log."""
         with contextlib.redirect_stderr(io.StringIO()):
-            return run_build(self._request(repository, no_cache), self.settings, call=as_function).log_file
+            report = run_build(self._request(repository, no_cache=no_cache), self.settings, call=as_function)
+        return Path(report.log_file)
 
-    def over_the_api(self, repository: Repository) -> None:
-        request = self._request(repository, no_cache=True).model_dump(mode="json")
-        service = load_settings()
-        with PrefectApi.of(service) as api:
-            run = trigger_build(api, {"request": request}, deployment=build_deployment(service))
+    def over_the_api(self, repository: Repository, *, no_cache: bool) -> Path:
+        """Build by a call to the API, and wait for its end; returns the log."""
+        request = self._request(repository, no_cache=no_cache).model_dump(mode="json")
+        settings = self.caisson.settings
+        with self.caisson.api as api:
+            run = trigger_build(api, {"request": request}, deployment=build_deployment(settings))
             while not (state := run_state(api, run)).final:
-                time.sleep(0.05)
+                time.sleep(0.02)
         if state.state_type != "COMPLETED":
-            raise SystemExit(f"bench: the run ended {state.state_name}: {state.message}")
+            raise RuntimeError(f"the run ended {state.state_name}: {state.message}")
+        return log_file(settings, run)
 
-    def _request(self, repository: Repository, no_cache: bool):  # type: ignore[no-untyped-def]
+    def _request(self, repository: Repository, *, no_cache: bool) -> BuildRequest:
         return parse_request(
-            {"repository_url": repository.url, "image": IMAGE, "no_cache": no_cache, "builder": "classic"}
+            {
+                "repository_url": repository.url,
+                "image": IMAGE,
+                "no_cache": no_cache,
+                "builder": self.builder.value,
+                "labels": {LABEL: MARK},
+            }
         )
+
+
+def _lines(log: Path) -> list[int]:
+    """The numbers of the lines that a loud build printed, in the order of its log."""
+    words = (line.split(" ") for line in log.read_text().splitlines())
+    return [int(found[-1]) for found in words if found[-2:-1] == ["line"] and found[-1].isdigit()]
+
+
+def _remove_images(host: EngineHost) -> None:
+    docker = ["docker", "--host", host.docker_host]
+    ours = [*docker, "images", "--quiet", "--filter", f"label={LABEL}={MARK}"]
+    listed = subprocess.run(ours, check=True, capture_output=True, text=True)
+    if images := sorted(set(listed.stdout.split())):
+        subprocess.run([*docker, "rmi", "--force", *images], check=True, capture_output=True)
 
 
 def _timed(call: Callable[[], object]) -> float:
     begin = time.monotonic()
     call()
     return time.monotonic() - begin
-
-
-def _verdict(good: bool, reach: str) -> str:
-    return f"{'within' if good else 'MISSED'} ({reach})"
 
 
 if __name__ == "__main__":

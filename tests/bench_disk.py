@@ -6,6 +6,7 @@ python -m tests.bench_disk
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,18 +19,19 @@ from caisson.disk_state import read_state, write_state
 from caisson.disk_watch import Look, look, report
 from caisson.engine import EngineInfo
 from caisson.settings import Settings
+from tests.figures import Figures
 
 TURNS = 200
 REACH_SECONDS = 0.005
 
 
-def bench_disk() -> None:
+def bench_disk(figures: Figures) -> None:
     """Print the rows."""
     with tempfile.TemporaryDirectory(prefix="caisson-bench-") as directory:
-        _bench(Settings(_env_file=None, state_dir=Path(directory) / "state", docker_data_root=directory))
+        _bench(figures, Settings(_env_file=None, state_dir=Path(directory) / "state", docker_data_root=directory))
 
 
-def _bench(settings: Settings) -> None:
+def _bench(figures: Figures, settings: Settings) -> None:
     calls = 0
 
     def ask() -> EngineInfo:
@@ -44,11 +46,14 @@ def _bench(settings: Settings) -> None:
         write_state(settings.state_dir, found.state)
 
     checks = _times(idle)
-    good = statistics.median(checks) < REACH_SECONDS and calls == 1
-    print(
-        f"\na look at the disks: {_shown(checks)}, {calls} engine call in {TURNS} looks   "
-        f"{'within' if good else 'MISSED'} (reach: 5 ms, no engine call beyond the first)"
+    median = statistics.median(checks)
+    verdict = figures.judge(
+        "idle check of the disks",
+        f"{median * 1000:.2f} ms, {calls} engine call",
+        f"{REACH_SECONDS * 1000:g} ms, no engine call beyond the first",
+        met=median < REACH_SECONDS and calls == 1,
     )
+    print(f"\na look at the disks: {_shown(checks)}, {calls} engine call in {TURNS} looks   {verdict}")
     found = look(settings, read_state(settings.state_dir), start, ask=ask)
     # Two days of a sample a minute, as the ledger keeps them.
     history = DiskHistory(settings, start)
@@ -83,5 +88,11 @@ def _shown(times: list[float]) -> str:
     return f"{statistics.median(times) * 1000:.2f} ms (median), {max(times) * 1000:.1f} ms at most"
 
 
+def main() -> int:
+    figures = Figures()
+    bench_disk(figures)
+    return figures.conclude()
+
+
 if __name__ == "__main__":
-    bench_disk()
+    sys.exit(main())

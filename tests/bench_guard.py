@@ -30,9 +30,10 @@ from caisson.unix_http import UnixConnection
 from tests.conftest import EngineHost, ask_engine, find_engines
 from tests.engine.buildx import copy_buildx
 from tests.engine.guard_processes import GuardProcess, guard_processes
+from tests.figures import Figures
 
 REPOSITORY = "caisson-bench/guard"
-PING_REACH, THROUGHPUT_REACH, BUILD_REACH, MEMORY_REACH = 3.0, 0.8, 1.03, 40 << 20
+PING_REACH, THROUGHPUT_REACH, BUILD_REACH, MEMORY_REACH = 3.0, 0.8, 1.03, 40_000_000
 GUARDS_AT_ONCE = 10
 _RANDOM = 8 << 20
 # Only what is larger can be this measurement's own context in a build cache that others use too.
@@ -57,23 +58,24 @@ QUICK = Plan(pings=400, context_bytes=200 << 20, context_turns=2, build_seconds=
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="fewer turns, a context of 200 MiB, shorter builds")
-    bench_guard(QUICK if arguments.parse_args().quick else FULL)
-    return 0
+    figures = Figures()
+    bench_guard(figures, QUICK if arguments.parse_args().quick else FULL)
+    return figures.conclude()
 
 
-def bench_guard(plan: Plan) -> None:
+def bench_guard(figures: Figures, plan: Plan) -> None:
     """Measure on each engine, and print."""
     for host in find_engines():
         with tempfile.TemporaryDirectory(prefix="caisson-bench-") as directory:
             print(f"\nguard, engine {host.name}, {os.cpu_count()} cores, medians", flush=True)
-            GuardBench(host, plan, Path(directory)).run()
+            GuardBench(host, plan, Path(directory), figures).run()
 
 
 class GuardBench:
     """One engine; prints a row a comparison."""
 
-    def __init__(self, host: EngineHost, plan: Plan, directory: Path) -> None:
-        self.host, self.plan, self.directory = host, plan, directory
+    def __init__(self, host: EngineHost, plan: Plan, directory: Path, figures: Figures) -> None:
+        self.host, self.plan, self.directory, self.figures = host, plan, directory, figures
         self.buildx = copy_buildx(directory / "docker-buildx")
         self.image = f"{REPOSITORY}:{uuid.uuid4().hex[:8]}"
 
@@ -96,7 +98,7 @@ class GuardBench:
             ratio = guarded / raw
             print(
                 f"  {title:<34} {guarded * 1e3:9.3f} ms  raw {raw * 1e3:.3f} ms  x{ratio:.2f}   "
-                f"{verdict(ratio <= PING_REACH, f'reach: x{PING_REACH:g}')}",
+                f"{self._judge(title, f'x{ratio:.2f}', f'at most x{PING_REACH:g} of the raw', ratio <= PING_REACH)}",
                 flush=True,
             )
 
@@ -115,11 +117,12 @@ class GuardBench:
                 lambda build=build: build(guard.host, context),
                 turns=self.plan.context_turns,
             )
-            size = self.plan.context_bytes
+            size, ratio = self.plan.context_bytes, raw / guarded
+            what = f"context of {size >> 20} MiB, {title}"
+            reach = f"x{THROUGHPUT_REACH:g} of the raw throughput"
             print(
-                f"  {f'context of {size >> 20} MiB, {title}':<34} {size / guarded / 1e6:9.0f} MB/s  "
-                f"raw {size / raw / 1e6:.0f} MB/s  x{raw / guarded:.2f}   "
-                f"{verdict(raw / guarded >= THROUGHPUT_REACH, f'reach: x{THROUGHPUT_REACH:g}')}",
+                f"  {what:<34} {size / guarded / 1e6:9.0f} MB/s  raw {size / raw / 1e6:.0f} MB/s  x{ratio:.2f}   "
+                f"{self._judge(what, f'x{ratio:.2f}', reach, ratio >= THROUGHPUT_REACH)}",
                 flush=True,
             )
 
@@ -134,9 +137,10 @@ class GuardBench:
                 lambda build=build: build(guard.host, context),
                 turns=self.plan.build_turns,
             )
+            what, ratio = f"whole build, {title}", guarded / raw
             print(
-                f"  {f'whole build, {title}':<34} {guarded:9.2f} s  raw {raw:.2f} s  x{guarded / raw:.3f}   "
-                f"{verdict(guarded / raw <= BUILD_REACH, f'reach: x{BUILD_REACH:g}')}",
+                f"  {what:<34} {guarded:9.2f} s  raw {raw:.2f} s  x{ratio:.3f}   "
+                f"{self._judge(what, f'x{ratio:.3f}', f'x{BUILD_REACH:g}', ratio <= BUILD_REACH)}",
                 flush=True,
             )
 
@@ -164,13 +168,22 @@ class GuardBench:
                 ]
                 failed = sum(build.wait(timeout=600) != 0 for build in builds)
                 memory = [guard.added_memory() for guard in guards]
-            whole, most = sum(memory) / (1 << 20), max(memory) / (1 << 20)
+            whole, most = sum(memory) / 1e6, max(memory) / 1e6
+            what = f"{GUARDS_AT_ONCE} builds at once, {title}"
+            verdict = self._judge(
+                f"a guard's memory, {what}",
+                f"{most:.1f} MB, {failed} failed",
+                f"{MEMORY_REACH / 1e6:g} MB",
+                not failed and max(memory) < MEMORY_REACH,
+            )
             print(
-                f"  {f'{GUARDS_AT_ONCE} builds at once, {title}':<34} {most:9.1f} MiB added at most by one guard, "
-                f"{whole:.1f} MiB by all, {failed} failed   "
-                f"{verdict(not failed and max(memory) <= MEMORY_REACH, f'reach: {MEMORY_REACH >> 20} MiB')}",
+                f"  {what:<34} {most:9.1f} MB added at most by one guard, {whole:.1f} MB by all, {failed} failed   "
+                f"{verdict}",
                 flush=True,
             )
+
+    def _judge(self, what: str, measured: str, reach: str, met: bool) -> str:
+        return self.figures.judge(f"guard, engine {self.host.name}: {what}", measured, reach, met=met)
 
     def classic(self, docker_host: str, context: Path) -> None:
         self._run(docker_host, context, buildkit=False)
@@ -231,10 +244,6 @@ def in_turns(raw: Callable[[], object], guarded: Callable[[], object], *, turns:
             if turn:
                 into.append(seconds)
     return statistics.median(times[0]), statistics.median(times[1])
-
-
-def verdict(good: bool, reach: str) -> str:
-    return f"{'within' if good else 'MISSED'} ({reach})"
 
 
 def _pings(path: Path, count: int, *, kept: bool) -> float:

@@ -39,6 +39,7 @@ from caisson.ledger import Ledger
 from caisson.prune import apply_plan, make_plan
 from caisson.prune_view import HostView, PruneHost
 from caisson.retention.policy import RepositoryRule, Retention, RetentionPolicy, Scope
+from tests.figures import Figures
 from tests.image_archive import ArchiveImage, Layer, load_images
 from tests.own_engine import OwnEngine, own_engine
 
@@ -60,8 +61,9 @@ POLICY = RetentionPolicy(
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--images", type=int, default=IMAGES, help=f"how many images; default {IMAGES}")
-    bench_prune(arguments.parse_args().images)
-    return 0
+    figures = Figures()
+    bench_prune(figures, arguments.parse_args().images)
+    return figures.conclude()
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ class Row:
     gone: frozenset[str]
 
 
-def bench_prune(images: int = IMAGES) -> None:
+def bench_prune(figures: Figures, images: int = IMAGES) -> None:
     """Print a row for each tool, and whether Caisson's figures are within their reach."""
-    print(f"pruning {images:,} images, engine {_version()}", flush=True)
+    print(f"\npruning {images:,} images, engine {_version()}", flush=True)
     with own_engine("10.231.83.1", "--debug", disk_bytes=8 << 30, inodes=1 << 20) as engine:
         bench = _Bench(engine, images)
         bare = bench.turn("DELETE alone, in a loop", bench.delete_all)
@@ -101,6 +103,8 @@ def bench_prune(images: int = IMAGES) -> None:
         with _custodian() as program:
             if program:
                 rows.append(bench.turn("docker-custodian --max-image-age 30days", partial(bench.custodian, program)))
+            else:
+                figures.judge(f"{_CUSTODIAN} beside it", "not measured", "the peers in one run", met=False)
         truth = bench.truth
         print(
             f"  {'':46} {'calls':>6} {'seconds':>8} {'removed':>8} {'wrongly':>8}  of which used lately, in use, newest"
@@ -113,23 +117,18 @@ def bench_prune(images: int = IMAGES) -> None:
                 f"{', '.join(map(str, parts))}",
                 flush=True,
             )
-        removed = len(ours.gone)
+        removed, astray = len(ours.gone), len(ours.gone & truth.must_stay)
         most_calls = 2 + 3 * removed
-        _judge(
-            f"calls: {ours.calls:,} of at most {most_calls:,} (2 + new + removed × 3; nothing new)",
-            ours.calls <= most_calls,
-        )
-        _judge(
-            f"planning: {bench.planning_seconds:.2f} s of {MOST_PLANNING_SECONDS:.0f} s",
-            bench.planning_seconds < MOST_PLANNING_SECONDS,
-        )
         ratio = ours.seconds / bare.seconds * len(bare.gone) / max(1, removed)
-        _judge(f"whole prune: {ratio:.2f} times the bare DELETEs, at most {MOST_RATIO}", ratio <= MOST_RATIO)
-        _judge("nothing deleted that should stay", not ours.gone & truth.must_stay)
-
-
-def _judge(words: str, holds: bool) -> None:
-    print(f"  {'within reach' if holds else 'MISSED      '}  {words}", flush=True)
+        planning = bench.planning_seconds
+        for what, measured, reach, met in (
+            ("engine calls", f"{ours.calls:,}", f"{most_calls:,}: 2 + new + removed x 3", ours.calls <= most_calls),
+            ("planning", f"{planning:.2f} s", f"{MOST_PLANNING_SECONDS:g} s", planning < MOST_PLANNING_SECONDS),
+            ("the whole", f"x{ratio:.2f}", f"x{MOST_RATIO} of the bare DELETEs", ratio <= MOST_RATIO),
+            ("deleted that should stay", f"{astray}", "none", not astray),
+        ):
+            verdict = figures.judge(f"pruning {images:,} images: {what}", measured, reach, met=met)
+            print(f"  caisson prune, {what}: {measured}   {verdict}", flush=True)
 
 
 class _Bench:

@@ -15,7 +15,7 @@ from tests.conftest import find_engines
 from tests.engine.repositories import git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost
 
-IMAGE = "caisson-test/upgrade"
+IMAGE = "caisson-flow/upgrade"
 OPERATIONS = ROOT / "docs/operations.md"
 
 
