@@ -41,6 +41,8 @@ __all__ = ["RunningCaisson", "down", "find_running", "up"]
 Say = Callable[[str], None]
 
 POLL_SECONDS = 0.1
+# A Caisson that waits for builds does so for days: looking ten times a second would be most of what it costs.
+WATCH_SECONDS = 0.5
 SAY_EVERY_SECONDS = 4.0
 WORKER_STOP_SECONDS = 45.0  # beyond the drain: cancelled runs get 30 s to clean up, then the kill and the reaping
 SERVER_STOP_SECONDS = 15.0
@@ -234,7 +236,7 @@ class _Launcher:
                 # Builds go on without it.
                 self._gateway = self._keep(self._gateway)
             self._tell_readiness()
-            self._interrupts.event.wait(POLL_SECONDS)
+            self._interrupts.event.wait(WATCH_SECONDS)
 
     def close(self) -> None:
         """Stop the worker, which drains, then the API and the server; kill what does not stop in time."""

@@ -1,4 +1,4 @@
-"""What ``caisson up`` and ``caisson server`` refuse before they start anything, and when it takes builds."""
+"""What ``caisson up`` and ``caisson server`` refuse before they start anything; the launcher while its children live."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from caisson.errors import SettingsInvalid
 from caisson.settings import Settings, load_settings
+from deployments import launcher
 from deployments.launcher import Service, up
 from deployments.server import run_server
 from deployments.state import find_running
@@ -86,3 +87,19 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_the_launcher_looks_at_its_children_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(_env_file=None, state_dir=tmp_path, api_url="http://127.0.0.1:9/api", gateway_port=0)
+    looked: list[float] = []
+    monkeypatch.setattr(launcher.Service, "start", lambda self: None)
+    monkeypatch.setattr(launcher.Service, "keep", lambda self, say: looked.append(time.monotonic()))
+    monkeypatch.setattr(launcher._Launcher, "_tell_readiness", lambda self: True)
+    stop = threading.Event()
+    running = threading.Thread(target=launcher.up, args=(settings,), kwargs={"stop": stop, "say": lambda words: None})
+    running.start()
+    time.sleep(1.2)
+    stop.set()
+    running.join(10)
+    assert not running.is_alive()
+    assert 1 <= len(looked) <= 4
