@@ -109,7 +109,6 @@ def client_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         "PREFECT_API_URL": settings.api_url or f"{server_url(settings)}/api",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.3",
         **settings_environment(settings),
     }
     if settings.api_auth:

@@ -40,13 +40,14 @@ from prefect.states import Cancelling, Pending
 from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import command_from_string
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
-from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
+from prefect.workers.process import ProcessVariables, ProcessWorkerResult
 
 from caisson.reaping import Word
 from caisson.settings import Settings
 from deployments.backoff import Backoff
 from deployments.fellows import Fellows, cancelling
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
+from deployments.job import JobConfiguration, shared_environment
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
 from deployments.offers import Offers
@@ -114,11 +115,11 @@ class Stop:
         self.requested.set()
 
 
-class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
+class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorkerResult]):
     """A process worker for the queues of one host and the shared one. ``serve`` runs it until it is told to stop."""
 
     type = "process"
-    job_configuration = ProcessJobConfiguration
+    job_configuration = JobConfiguration
     job_configuration_variables = ProcessVariables
 
     def __init__(self, settings: Settings, *, reaper: Reaper) -> None:
@@ -142,9 +143,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         self._state = StateDir(settings.state_dir).create()
         self._reaper = reaper
         self._control = ControlChannel()
-        self._fork_server = ForkServerClient(
-            without_build_secrets({**os.environ, **ProcessJobConfiguration._base_environment()})
-        )
+        self._fork_server = ForkServerClient(without_build_secrets({**os.environ, **shared_environment()}))
         self._wake = anyio.Event()
         self._wakes_at = float("inf")
         self._settling = anyio.Lock()
@@ -338,7 +337,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
+        configuration: JobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
         """Execute one run in a process of its own, and settle it when that has ended."""
@@ -355,7 +354,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
         return ProcessWorkerResult(status_code=0, identifier=str(pid))
 
     async def _execute(
-        self, flow_run: FlowRun, configuration: ProcessJobConfiguration, task_status: anyio.abc.TaskStatus[int]
+        self, flow_run: FlowRun, configuration: JobConfiguration, task_status: anyio.abc.TaskStatus[int]
     ) -> tuple[int, int]:
         concluded = False
         with open_output(self._state, str(flow_run.id)) as output:
@@ -380,7 +379,7 @@ class CaissonWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, Proces
             logger.warning("Run %s ended with %d; what it printed is in %s", flow_run.id, exit_code, printed)
         return exit_code, process.pid
 
-    async def _start(self, flow_run: FlowRun, configuration: ProcessJobConfiguration, output: int) -> RunProcess:
+    async def _start(self, flow_run: FlowRun, configuration: JobConfiguration, output: int) -> RunProcess:
         port, token = self._control.register(flow_run.id)
         env = {name: value for name, value in configuration.env.items() if value is not None}
         env |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
@@ -542,7 +541,7 @@ async def _end(flow_run_id: UUID, process: RunProcess, grace_seconds: float) -> 
     process.send_signal(signal.SIGKILL)
 
 
-def _module_entrypoint(configuration: ProcessJobConfiguration) -> str:
+def _module_entrypoint(configuration: JobConfiguration) -> str:
     """Where the flow is, if it is importable as it stands: the run then need not ask for its deployment again."""
     deployment = configuration._related_objects.get("deployment")
     if deployment is None or deployment.pull_steps or deployment.path or ":" in (deployment.entrypoint or ":"):
