@@ -15,26 +15,33 @@ from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
 from deployments.api.context import ApiContext
 from deployments.api.queue_metrics import read_queue_metrics
+from deployments.api.read_cache import ReadCache
 from deployments.names import SHARED_QUEUE, host_queue
 
+_QUEUE_SECONDS = 1.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def router(context: ApiContext) -> APIRouter:
     routes = APIRouter(tags=["host"], dependencies=[with_token])
     caller = Depends(allowed(Scope.READ, whole_host=True))
+    # Every build that waits is read for it.
+    queues: ReadCache[str] = ReadCache(lambda _: _QUEUE_SECONDS, most=1)
 
     @routes.get(
         "/metrics", summary="The host's metrics, for Prometheus", response_class=PlainTextResponse, responses=problems()
     )
     def metrics(_: TokenRecord = caller) -> PlainTextResponse:
-        settings = context.settings
-        queues = (host_queue(settings.host_name), SHARED_QUEUE)
-        with context.prefect.api() as api:
-            queue = render(read_queue_metrics(api, queues, datetime.now(UTC)))
-        return PlainTextResponse(queue + collected(metrics_directory(settings)), media_type=CONTENT_TYPE)
+        queue = queues.get("all", lambda: _of_queue(context))
+        return PlainTextResponse(queue + collected(metrics_directory(context.settings)), media_type=CONTENT_TYPE)
 
     return routes
+
+
+def _of_queue(context: ApiContext) -> str:
+    told = (host_queue(context.settings.host_name), SHARED_QUEUE)
+    with context.prefect.api() as api:
+        return render(read_queue_metrics(api, told, datetime.now(UTC)))
 
 
 def collected(directory: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 
 from caisson.settings import Settings
 from caisson.tokens import make_grant
+from deployments.api import metrics
 from deployments.api.app import create_app
 from deployments.api.gates import MOST_BODY
 from deployments.token_store import TokenStore
@@ -181,3 +183,15 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: TestClien
 def test_a_body_that_a_form_can_send_is_refused(client: TestClient, state_dir: Path, kind: str) -> None:
     headers = {**bearer(state_dir, "build"), "Content-Type": kind}
     problem(client.post("/api/builds", content=b"{}", headers=headers), 415)
+
+
+def test_of_many_who_ask_for_metrics_at_once_one_reads_the_queue(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[datetime] = []
+    monkeypatch.setattr(metrics, "_QUEUE_SECONDS", 60.0)
+    monkeypatch.setattr(metrics, "read_queue_metrics", lambda api, queues, now: asked.append(now) or [])
+    app = TestClient(create_app(settings_of(state_dir)), base_url="http://127.0.0.1:4280")
+    headers = bearer(state_dir, "read")
+    assert [app.get("/metrics", headers=headers).status_code for _ in range(5)] == [200] * 5
+    assert len(asked) == 1
