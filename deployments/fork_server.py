@@ -1,8 +1,9 @@
-"""The fork server: a warm process with Prefect and docker imported, from which each run is forked.
+"""The fork server: a warm process with Prefect, docker and our flows imported, from which each run is forked.
 
 Rules:
 - It has one thread, or a fork would copy locks that nobody will ever release.
-- No flow and nothing of ours that flows use is imported here: each run sees the code as it is on disk then.
+- Each run sees the code as it is on disk then: where a file of ours is another than when it was imported here, the run
+  imports all of ours anew.
 - It listens to one socket, inherited from the worker that started it: no path, so nobody else can reach it. The
   environment of a run, which may hold secrets, goes through that socket only.
 - When the worker is gone, the socket says so: every run gets SIGTERM, then SIGKILL, and the server ends.
@@ -28,6 +29,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.tether import die_with_parent
@@ -60,6 +62,9 @@ WARM = (
     "rich._emoji_codes",
     "websockets",
 )
+# What a run needs of ours: importing it takes longer than all else before a run's first line.
+FLOWS = ("flows.audit_host", "flows.build_image", "flows.monitor_disk", "flows.prune_images")
+OURS = frozenset({"caisson", "tasks", "flows", "deployments"})
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,39 @@ def _send_signal(handle: int, number: int) -> None:
         return
 
 
-def become(run: Run) -> None:
-    """Turn this forked child into ``python -m prefect.engine`` for the run; leaves by ``SystemExit``."""
+def our_code() -> dict[str, int]:
+    """Each Python file of ours by its path, and when it was last changed: by ctime, which no installer sets back."""
+    found = {}
+    for package in OURS:
+        for root in importlib.import_module(package).__path__:
+            for file in Path(root).rglob("*.py"):
+                found[str(file)] = file.stat().st_ctime_ns
+    return found
+
+
+def import_ours() -> dict[str, int]:
+    """Import our flows and all that they use; returns ``our_code`` from before, empty where they can't be imported."""
+    try:
+        code = our_code()
+        for flow in FLOWS:
+            importlib.import_module(flow)
+    except Exception:
+        # A run finds out for itself, and its failure is told.
+        forget_ours()
+        return {}
+    return code
+
+
+def forget_ours() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+        del sys.modules[name]
+
+
+def become(run: Run, code: Mapping[str, int]) -> None:
+    """Turn this forked child into ``python -m prefect.engine`` for the run; leaves by ``SystemExit``.
+
+    ``code`` is what ``import_ours`` returned.
+    """
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -186,7 +222,10 @@ def become(run: Run) -> None:
     os.chdir(run.cwd)
     sys.argv = ["prefect.engine"]
     sys.modules.pop("prefect.engine", None)  # it is to run as __main__, whatever imported it before
-    if _prefect_variables(run.env) == inherited:
+    same_settings = _prefect_variables(run.env) == inherited
+    if not (same_settings and _is_unchanged(code)):
+        forget_ours()
+    if same_settings:
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
         return
     # This run has Prefect settings of its own, and reading them costs a third of a second.
@@ -197,6 +236,13 @@ def become(run: Run) -> None:
     with _settings(get_settings_context().profile):
         setup_logging(incremental=False)
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def _is_unchanged(code: Mapping[str, int]) -> bool:
+    try:
+        return our_code() == code
+    except (OSError, ImportError):
+        return False
 
 
 def _prefect_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -217,26 +263,31 @@ def _settings(profile: Profile) -> SettingsContext:
     )
 
 
-def warm_up() -> None:
-    """Import what every run needs, then keep the collector from touching, and so copying, those pages."""
+def warm_up() -> dict[str, int]:
+    """Import what every run needs, then keep the collector from touching, and so copying, those pages.
+
+    Returns what ``import_ours`` does.
+    """
     for module in WARM:
         importlib.import_module(module)
+    code = import_ours()
     gc.collect()
     gc.freeze()
+    return code
 
 
 def main() -> None:
     """``python -m deployments.fork_server FD``: serve on that inherited socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     connection = socket.socket(fileno=int(sys.argv[1]))
-    warm_up()
+    code = warm_up()
     from prefect.context import get_settings_context
 
     # Entered once, here: every run inherits it.
     with _settings(get_settings_context().profile):
         run = ForkServer(connection).serve()
         if run is not None:
-            become(run)
+            become(run, code)
 
 
 if __name__ == "__main__":
