@@ -129,6 +129,7 @@ class Build:
         self.log = BuildLog(
             log_file(settings, flow_run_id or build_id),
             [*secrets.values(), *(credentials.secrets() if credentials else ()), settings.registry_password],
+            most_bytes=settings.log_bytes,
         )
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.container: ContainerID | None = None
@@ -304,11 +305,19 @@ class Build:
             posture=record.posture,
             guard=record.guard,
             builder_removed=record.builder_removed,
-            notes=record.notes,
+            notes=[*record.notes, *_log_notes(self.log)],
             log_tail=self.log.tail(),
             log_file=str(self.log.path),
             failure=describe_failure(failure) if failure is not None else None,
         )
+
+
+def _log_notes(log: BuildLog) -> list[str]:
+    if not log.left_out:
+        return []
+    return [
+        f"The log is not whole: {log.left_out:,} lines came after as many bytes as it may have (CAISSON_LOG_BYTES)."
+    ]
 
 
 def _scrub(value: object, log: BuildLog) -> dict[str, object]:

@@ -11,6 +11,7 @@ from caisson.untrusted import clean_line
 
 _MAX_ANSWERS = 64 << 20
 _MAX_WORDS = 32_768
+_MAX_LINE = 65_536
 _ANSWER = re.compile(rb"^caisson-answer: ([a-z-]+)\n", re.MULTILINE)
 _FAILED = re.compile(r"\n?^caisson-failed: ([a-z-]+)\n?", re.MULTILINE)
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
@@ -72,9 +73,11 @@ class ProgressLines:
         *lines, self._rest = re.split(rb"(?<=[\r\n])", self._rest + chunk)
         for line in lines:
             self._line(line)
+        if len(self._rest) > _MAX_LINE:
+            self.close()
 
     def close(self) -> None:
-        """Show what has no line's end."""
+        """Show what has no line's end, or none until now."""
         rest, self._rest = self._rest, b""
         self._line(rest + b"\n")
 

@@ -17,10 +17,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from caisson.redact import Redactor
+
 _EXIT_CODE = re.compile(r"(?:exit code: |returned a non-zero code: )(\d+)")
 _CLASSIC_STEP = re.compile(r"Step (\d{1,9})/(\d{1,9}) : (.*)", re.DOTALL | re.ASCII)
 _INTERNAL = "[internal]"
 _CLIPPED = "[output clipped, log limit"
+_MOST_OF_A_LINE = 64 << 10
+# The engine sends at most 16 MiB in a message (BuildKit's limit of gRPC), of which base64 makes a third more.
+_MOST_OF_A_STATUS = 32 << 20
+_NO_SECRETS = Redactor(())
 
 
 @dataclass
@@ -81,34 +87,70 @@ class ProgressParser(Protocol):
 
 
 class _Lines:
-    """Splits a stream of bytes into lines; a line may come in any number of chunks, UTF-8 cut anywhere."""
+    """Splits a stream of bytes into lines; a line may come in any number of chunks, UTF-8 cut anywhere.
 
-    def __init__(self) -> None:
+    One that is longer than ``most`` characters comes in pieces of that length, as it may never end. They are masked
+    already: nobody could find a secret that lies across a cut in one of them.
+    """
+
+    def __init__(self, redactor: Redactor, most: int = _MOST_OF_A_LINE) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._most = most
         self._parts: list[str] = []
+        self._size = 0
+        self._masked = redactor.of_another_stream()
+        self._in_pieces = False
 
     def feed(self, chunk: bytes) -> list[str]:
         *whole, rest = self._decode(chunk).split("\n")
-        if whole:
-            whole[0] = "".join((*self._parts, whole[0]))
-            self._parts = []
-        if rest:
-            self._parts.append(rest)
-        return [line.rstrip("\r") for line in whole]
+        lines: list[str] = []
+        for text in whole:
+            if self._parts or self._in_pieces or len(text) > self._most:
+                lines += [*self._add(text), *self._end()]
+            else:
+                lines.append(text.rstrip("\r"))
+        return lines + self._add(rest)
 
     def close(self) -> list[str]:
-        rest = "".join(self._parts) + self._decode(b"", final=True)
-        self._parts = []
-        return [rest] if rest else []
+        rest = self._decode(b"", final=True)
+        return [line for line in (*self._add(rest), *self._end()) if line]
+
+    def _add(self, text: str) -> list[str]:
+        if text:
+            self._parts.append(text)
+            self._size += len(text)
+        if self._size <= self._most:
+            return []
+        self._in_pieces = True
+        return self._pieces(self._masked.feed(self._rest().encode()))
+
+    def _end(self) -> list[str]:
+        rest = self._rest()
+        if not self._in_pieces:
+            return [rest.rstrip("\r")]
+        self._in_pieces = False
+        return self._pieces(self._masked.feed(rest.encode()) + self._masked.flush())
+
+    def _rest(self) -> str:
+        rest = "".join(self._parts)
+        self._parts, self._size = [], 0
+        return rest
+
+    def _pieces(self, masked: bytes) -> list[str]:
+        # All forms of a secret are text, so neither a mask nor what is held back cuts a character.
+        text = masked.decode().rstrip("\r")
+        return [text[at : at + self._most] for at in range(0, len(text), self._most)]
 
 
 class BuildKitProgress:
     """``docker buildx build --progress=rawjson``: BuildKit's ``SolveStatus`` objects, pretty-printed or one a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, redactor: Redactor = _NO_SECRETS) -> None:
         self.progress = BuildProgress()
-        self._lines = _Lines()
+        self._redactor = redactor
+        self._lines = _Lines(redactor, _MOST_OF_A_STATUS)
         self._object: list[str] | None = None
+        self._object_size = 0
         self._steps: dict[str, DockerfileStep] = {}
         self._logs: dict[str, _Lines] = {}
 
@@ -129,11 +171,12 @@ class BuildKitProgress:
     def _line(self, line: str) -> Iterator[str]:
         if self._object is not None:
             self._object.append(line)
-            if line == "}":
+            self._object_size += len(line)
+            if line == "}" or self._object_size > _MOST_OF_A_STATUS:
                 text, self._object = "\n".join(self._object), None
                 yield from self._status(text)
         elif line == "{":
-            self._object = [line]
+            self._object, self._object_size = [line], 0
         elif line.startswith('{"'):
             yield from self._status(line)
         elif line.strip():
@@ -179,7 +222,10 @@ class BuildKitProgress:
             step.error = str(vertex.get("error") or "")
 
     def _log(self, vertex: str, data: bytes) -> Iterator[str]:
-        for line in self._logs.setdefault(vertex, _Lines()).feed(data):
+        log = self._logs.get(vertex)
+        if log is None:
+            log = self._logs[vertex] = _Lines(self._redactor)
+        for line in log.feed(data):
             yield self._log_line(vertex, line)
 
     def _log_line(self, vertex: str, line: str) -> str:
@@ -200,15 +246,17 @@ class ClassicProgress:
     def __init__(
         self,
         labels: Iterable[str] = (),
+        redactor: Redactor = _NO_SECRETS,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.progress = BuildProgress()
-        self._lines = _Lines()
+        self._lines = _Lines(redactor)
         self._labels = sorted(labels)
         self._clock, self._wall = clock, wall
         self._step_began = clock()
+        self._number, self._total = 0, 0
         # What is said before the first step is nobody's.
         self._step = DockerfileStep("")
 
@@ -227,6 +275,10 @@ class ClassicProgress:
         self._step.seconds = now - self._step_began
         self._step_began = now
 
+    def _is_next_step(self, number: int, total: int) -> bool:
+        """Whether it is the builder that announces a step: a RUN step can print the same words, and without end."""
+        return number == self._number + 1 and total == (self._total or total) and number <= total
+
     def _is_label_of_ours(self, number: int, total: int, instruction: str) -> bool:
         place = number - 1 - (total - len(self._labels))
         return 0 <= place < len(self._labels) and instruction.startswith(f"LABEL {self._labels[place]}=")
@@ -235,10 +287,11 @@ class ClassicProgress:
         # The classic builder colours what a step prints to stderr.
         line = line.replace("\x1b[91m", "").replace("\x1b[0m", "")
         match = _CLASSIC_STEP.match(line)
-        if match:
+        if match and self._is_next_step(int(match[1]), int(match[2])):
             self._end_step()
+            self._number, self._total = int(match[1]), int(match[2])
             self._step = DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True, began=self._wall())
-            if not self._is_label_of_ours(int(match[1]), int(match[2]), match[3]):
+            if not self._is_label_of_ours(self._number, self._total, match[3]):
                 self.progress.steps.append(self._step)
             yield self._step.name
             return

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import copy
 import html
 import json
 import re
@@ -109,6 +110,12 @@ class Redactor:
 
     def __repr__(self) -> str:
         return "Redactor(…)"
+
+    def of_another_stream(self) -> Redactor:
+        """The same secrets, for a stream of its own."""
+        other = copy.copy(self)
+        other._held = b""
+        return other
 
     def redact(self, text: str) -> str:
         """The text, each form of each secret replaced by a mask."""

@@ -221,6 +221,11 @@ class Settings(BaseSettings):
     max_workspace_size: Bytes = Field(32 << 30, description="Largest workspace that a request may ask for")
     timeout_minutes: float = Field(30, description="Default time for a build", gt=0)
     max_timeout_minutes: float = Field(240, description="Longest time that a request may ask for", gt=0)
+    log_bytes: Bytes = Field(
+        64 << 20,
+        description="How much of what its steps print a build's log keeps; a line counts for 64 bytes at least, and "
+        "the last lines of each step are always kept",
+    )
     deadline_grace_seconds: float = Field(
         60, description="How long after the timeout the builder destroys itself, whatever else is dead", ge=1
     )

@@ -39,7 +39,9 @@ def build_image(build: Build, builder: StartedBuilder) -> ImageInfo:
     if build.guard is not None:
         build.guard.use_labels(build.image_labels)
     parser: ProgressParser = (
-        BuildKitProgress() if chosen.builder is Builder.BUILDKIT else ClassicProgress(build.image_labels)
+        BuildKitProgress(build.log.redactor)
+        if chosen.builder is Builder.BUILDKIT
+        else ClassicProgress(build.image_labels, build.log.redactor)
     )
     build.record.progress = parser.progress
     build.log.line(f"{chosen.builder.value}: {chosen.reason}")

@@ -24,7 +24,7 @@ def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
             builder.id,
             build.source,
             chosen,
-            build.log.line,
+            build.log.said,
             user=build.settings.step_user,
             context=build.spec.context,
             dockerfile=build.spec.dockerfile,

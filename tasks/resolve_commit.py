@@ -13,7 +13,7 @@ from tasks.step import step
 def resolve_commit(build: Build, builder: StartedBuilder) -> Chosen:
     """Ask the remote and choose; raises ``RefNotFound``, ``RepositoryDenied``, ``RepositoryUnreachable``."""
     named = resolve(
-        build.engine, builder.id, build.source, build.spec.ref, build.log.line, user=build.settings.step_user
+        build.engine, builder.id, build.source, build.spec.ref, build.log.said, user=build.settings.step_user
     )
     chosen = pin_commit(named, build.spec.commit)
     if chosen is not named:

@@ -69,3 +69,12 @@ def test_lines_come_at_once_and_a_meter_at_most_every_few_seconds() -> None:
         "Receiving objects: 100%, done.",
         "no end of line",
     ]
+
+
+def test_a_line_of_a_server_that_never_ends_is_not_kept() -> None:
+    shown: list[str] = []
+    progress = ProgressLines(shown.append)
+    for _ in range(100):
+        progress.feed(b"remote: " + b"x" * 10_000)
+    assert sum(map(len, shown)) > 900_000
+    assert max(map(len, shown)) < 100_000

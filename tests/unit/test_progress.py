@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
 from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
+from caisson.redact import Redactor
 
 
 def _status(**status: object) -> bytes:
@@ -131,8 +134,16 @@ def test_what_is_said_of_a_label_that_was_passed_is_not_said_of_the_step_before_
 
 def test_a_step_at_the_end_that_is_not_the_label_that_was_passed_stays_a_step() -> None:
     parser = ClassicProgress(["a"])
-    _feed(parser, b"Step 1/3 : FROM debian\nStep 2/3 : LABEL a=1\nStep 3/3 : LABEL ab=1\nStep 9/3 : LABEL a=1\n", 4096)
-    assert len(parser.progress.steps) == 4
+    _feed(parser, b"Step 1/3 : FROM debian\nStep 2/3 : LABEL a=1\nStep 3/3 : LABEL ab=1\n", 4096)
+    assert len(parser.progress.steps) == 3
+
+
+def test_a_step_that_prints_what_the_classic_builder_says_makes_no_steps() -> None:
+    parser = ClassicProgress()
+    printed = b"Step 1/2 : RUN x\nStep 2/3 : RUN x\nStep 3/2 : RUN x\nStep 9/9 : RUN x\n"
+    lines = _feed(parser, b"Step 1/2 : FROM debian\n" + printed + b"Step 2/2 : RUN make\n" + printed * 99, 4096)
+    assert [step.name for step in parser.progress.steps] == ["[1/2] FROM debian", "[2/2] RUN make"]
+    assert lines.count("Step 9/9 : RUN x") == 100
 
 
 def test_one_line_objects_of_newer_clients_are_read_too() -> None:
@@ -159,3 +170,53 @@ def test_clipped_output_is_noticed() -> None:
     parser = BuildKitProgress()
     _feed(parser, _log("b", b"[output clipped, log limit 200KiB/s reached]\n"), 100)
     assert parser.progress.clipped
+
+
+SECRET = "hunter2-hunter2-é"
+MOST = 64 << 10
+PARSERS: list[tuple[Callable[[Redactor], ProgressParser], bytes]] = [
+    (lambda redactor: ClassicProgress((), redactor), b"Step 1/1 : RUN make\n"),
+    (BuildKitProgress, _status(vertexes=[{"digest": "b", "name": "[1/1] RUN make", "started": START}])),
+]
+
+
+@pytest.mark.parametrize(("make", "begin"), PARSERS, ids=["classic", "buildkit"])
+def test_a_line_without_end_comes_in_pieces_and_is_not_kept(
+    make: Callable[[Redactor], ProgressParser], begin: bytes
+) -> None:
+    parser = make(Redactor([SECRET]))
+    _feed(parser, begin, 4096)
+    zeros = bytes(100_000)
+    data = zeros if isinstance(parser, ClassicProgress) else _log("b", zeros)
+    tracemalloc.start()
+    try:
+        seen = [len(line) for _ in range(400) for line in parser.feed(data)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(seen) > 39_000_000
+    assert max(seen) <= MOST + len("[1/1] ")
+    assert kept < 1_000_000
+
+
+@pytest.mark.parametrize(("make", "begin"), PARSERS, ids=["classic", "buildkit"])
+@pytest.mark.parametrize("size", [MOST - 5, 50_001])
+def test_a_secret_across_a_cut_of_a_line_is_masked(
+    make: Callable[[Redactor], ProgressParser], begin: bytes, size: int
+) -> None:
+    text = b"".join(b"x" * n + SECRET.encode() for n in (MOST - 9, MOST - 1, MOST + 3, 7, 2 * MOST)) + b"\r\nnext\n"
+    parser = make(Redactor([SECRET]))
+    lines = _feed(parser, begin, 4096)
+    for at in range(0, len(text), size):
+        chunk = text[at : at + size]
+        lines += parser.feed(chunk if isinstance(parser, ClassicProgress) else _log("b", chunk))
+    pieces = [line.removeprefix("[1/1] ") for line in (*lines, *parser.close())][1:]
+    assert "".join(pieces[:-1]) == text.decode().replace(SECRET, "***").partition("\r")[0]
+    assert pieces[-1] == "next"
+
+
+def test_an_object_of_buildkit_that_never_ends_is_not_kept() -> None:
+    parser = BuildKitProgress()
+    _feed(parser, b"{\n", 10)
+    line = b" " * 1_000_000 + b"x\n"
+    assert sum(len(list(parser.feed(line))) for _ in range(40)) >= 34
