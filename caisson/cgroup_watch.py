@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from caisson.cgroups import Cgroup, child_groups, read_counter
 
 _TICK_SECONDS = 0.02
 _ITSELF = ""
+# A step that forks without end is refused at each tick. What is older than these counts as the failing step's.
+_MOST_CHANGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class CgroupWatch:
     above: hence the builder's own group, which has limits too, is asked beside the one that holds all.
     """
 
-    def __init__(self, cgroup: Cgroup, builder: Cgroup) -> None:
+    def __init__(self, cgroup: Cgroup, builder: Cgroup, *, wall: Callable[[], float] = time.time) -> None:
         self._cgroup = cgroup
         self._builder_name = builder.path.removeprefix(cgroup.path).strip("/")
         self._nested: dict[str, None] = {}
@@ -48,6 +53,9 @@ class CgroupWatch:
             for name in (_ITSELF, self._builder_name)
         }
         self._events = [_OomEvents(cgroup.memory / name) for name in self._before] if cgroup.version == 1 else []
+        self._wall = wall
+        self._changes: deque[tuple[float, int, int]] = deque(maxlen=_MOST_CHANGES)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cgroup-watch", daemon=True)
 
@@ -63,15 +71,25 @@ class CgroupWatch:
         for events in self._events:
             events.close()
 
-    def evidence(self) -> CgroupEvidence:
-        """What was seen until now; to be asked before the builder is removed."""
-        self._sample()
+    def evidence(self, *, since: float | None = None) -> CgroupEvidence:
+        """What was seen until now; to be asked before the builder is removed.
+
+        ``since``, in seconds since 1970, leaves out the kills and refusals before.
+        """
+        with self._lock:
+            self._sample()
+            _, oom, refused = self._changes[-1]
+            earlier = [] if since is None else [change for change in self._changes if change[0] <= since]
+            _, oom_before, refused_before = earlier[-1] if earlier else (0, 0, 0)
+            return CgroupEvidence(
+                nested=tuple(name for name in self._nested if not self._is_parent(name)),
+                oom_kills=oom - oom_before,
+                pids_refused=refused - refused_before,
+            )
+
+    def _totals(self) -> tuple[int, int]:
         oom, refused = self._since_start(self._oom, 0), self._since_start(self._refused, 1)
-        return CgroupEvidence(
-            nested=tuple(name for name in self._nested if not self._is_parent(name)),
-            oom_kills=max(self._total(oom), *(events.count() for events in self._events), 0),
-            pids_refused=self._total(refused),
-        )
+        return max(self._total(oom), *(events.count() for events in self._events), 0), self._total(refused)
 
     def _total(self, counts: dict[str, int]) -> int:
         below = sum(count for name, count in counts.items() if name != _ITSELF)
@@ -93,7 +111,8 @@ class CgroupWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(_TICK_SECONDS):
-            self._sample()
+            with self._lock:
+                self._sample()
 
     def _sample(self) -> None:
         for directory, name in [(self._cgroup.memory, _ITSELF), *_below(self._cgroup.memory, depth=2)]:
@@ -102,6 +121,9 @@ class CgroupWatch:
             _keep_highest(self._oom, name, self._oom_kills(directory))
         for directory, name in [(self._cgroup.pids, _ITSELF), *_below(self._cgroup.pids, depth=2)]:
             _keep_highest(self._refused, name, _refusals(directory))
+        totals = self._totals()
+        if not self._changes or self._changes[-1][1:] != totals:
+            self._changes.append((self._wall(), *totals))
 
     def _oom_kills(self, directory: Path) -> int:
         file = "memory.events" if self._cgroup.version == 2 else "memory.oom_control"

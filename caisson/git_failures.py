@@ -1,7 +1,8 @@
 """What a failed git step means, from its own words. Pure.
 
 The patterns are git's messages (LC_ALL=C) from connect.c, http.c, remote-curl.c, credential.c, transport.c and
-upload-pack.c, and those of ssh and git-lfs; the name of the step decides where words could mean either.
+upload-pack.c, and those of ssh and git-lfs; the name of the step decides where words could mean either. Names and
+addresses in them are anybody's, and decide nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 from collections.abc import Sequence
 
 from caisson.errors import (
+    BuildFailed,
     CaissonError,
     ContextInvalid,
     DockerfileInvalid,
     EngineRefused,
     LfsFailed,
-    OutOfMemory,
     RefNotFound,
     RepositoryDenied,
     RepositoryUnreachable,
@@ -33,15 +34,18 @@ _UNREACHABLE = re.compile(
     r"|Connection refused|Connection timed out|Operation timed out|Operation too slow|Network is unreachable"
     r"|No route to host|unable to connect|Failed to connect|Could ?n[o']t connect to server|Connection reset"
     r"|Connection closed|Empty reply|returned error: (?:429|5\d\d)|HTTP (?:429|5\d\d)|early EOF|hung up unexpectedly"
-    r"|unexpected disconnect|SSL|certificate|gnutls|tls|RPC failed",
+    r"|unexpected disconnect|RPC failed"
+    # curl's vtls, for OpenSSL and GnuTLS.
+    r"|(?-i:\bSSL\b|SSL_|OpenSSL |GnuTLS|\bTLS (?:connect|packet|handshake))|gnutls_handshake"
+    r"|certificate (?:problem|verif|subject|is not|has expired)|(?:issuer|client) certificate|trust anchors",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
     r"Authentication failed|could not read (?:Username|Password)|terminal prompts disabled|Permission denied"
     r"|repository .*not found|project .*not found|does not appear to be a git repository|access denied|not authorized"
     r"|repository not exported|returned error: (?:401|403|404|410)|HTTP 40[134]|Authorization error|Too many auth"
-    r"|info/refs not valid|unable to update url base from redirection|The requested URL returned error: 3\d\d"
-    r"|Could not read from remote repository|access rights",
+    r"|not valid: is this a git repository|unable to update url base from redirection"
+    r"|The requested URL returned error: 3\d\d|Could not read from remote repository|access rights",
     re.IGNORECASE,
 )
 _NO_SUCH_COMMIT = re.compile(
@@ -61,7 +65,11 @@ _ONLY_WHOLE = re.compile(
 _FSCK = re.compile(r"object [0-9a-f]{40,64}: (?P<check>[A-Za-z]+): |fsck error in pack")
 _LFS = re.compile(r"smudge filter lfs failed|filter-process|git-lfs|\bLFS\b|external filter")
 _SUBMODULE = re.compile(r"submodule path '(?:/app/)?(?P<path>[^']*)'")
+_OUT_OF_MEMORY = re.compile(r"^(?:fatal|error): out of memory", re.IGNORECASE | re.MULTILINE)
 _KILLED = 128 + 9
+_REMOTE = re.compile(r"^remote: .*$", re.MULTILINE)
+_QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+[^\s'\":,.]", re.IGNORECASE)
 
 
 def is_refusal_of_one_commit(step: str, stderr: str) -> bool:
@@ -81,19 +89,25 @@ def classify_git_failure(
 
     Steps: ``credentials`` (key into the agent), ``resolve``, ``init``, ``fetch``, ``commit`` (a short SHA looked up),
     ``checkout``, ``submodules``; any other is a defect of Caisson or of the builder's image.
+
+    Whether it ran out of memory is not for git to say, but for the kernel: ``outcome.classify_clone_failure``.
     """
     lines = [line for line in (clean(line) for line in re.split(r"[\r\n]", stderr)) if line]
     said = _telling_line(lines)
     details = {"step": step, "exit_code": exit_code, "last_lines": lines[-15:]}
-    if _NO_SPACE.search(stderr):
+    # A full disk or memory of the server is not the builder's.
+    own = _REMOTE.sub("", stderr)
+    if _NO_SPACE.search(own):
         return WorkspaceFull(
             "The workspace is full: the repository does not fit into it.",
             hint="Raise limits.workspace (and limits.memory, which it counts to), or set CAISSON_WORKSPACE=layer.",
             details=details,
         )
-    if exit_code == _KILLED or "out of memory" in stderr.lower():
-        return OutOfMemory(
-            "git ran out of memory in the builder.", hint="Raise limits.memory for this repository.", details=details
+    if exit_code == _KILLED or _OUT_OF_MEMORY.search(own):
+        return BuildFailed(
+            f"git ended early in the builder: {said or 'it was killed'}.",
+            hint="If it comes again, raise limits.memory for this repository.",
+            details=details,
         )
     if step == "credentials":
         return RequestInvalid.from_fields([("git_credentials", "ssh-add can't read the SSH private key")])
@@ -133,17 +147,18 @@ def _remote_failure(
 ) -> CaissonError:
     if _TRANSPORT.search(stderr):
         return RepositoryDenied(f"{url} leads to a protocol that is not allowed: {said}.", details=details)
-    if _HOST_KEY.search(stderr):
+    words = _URL.sub("URL", _QUOTED.sub("TEXT", stderr))
+    if _HOST_KEY.search(words):
         return RepositoryDenied(
             f"The host key of {url} is not the known one.",
             hint="Correct the known_hosts file of CAISSON_SSH_KNOWN_HOSTS, if the server's key was changed rightly.",
             details=details,
         )
-    if _UNREACHABLE.search(stderr) and not re.search(r"Authentication failed|Permission denied", stderr):
+    if _UNREACHABLE.search(words) and not re.search(r"Authentication failed|Permission denied", words):
         return RepositoryUnreachable(
             f"{url} can't be reached: {said}.", hint="Check the host's name, its port and the network.", details=details
         )
-    if _DENIED.search(stderr):
+    if _DENIED.search(words):
         hint = (
             "Check the credentials in git_credentials, and what they may read."
             if has_credentials

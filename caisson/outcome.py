@@ -89,7 +89,8 @@ def classify_build_failure(
 
     ``refusal`` is what the guard of its socket denied.
 
-    Out of memory and out of processes are what the kernel counted, never a guess from an exit code.
+    Out of memory and out of processes are what the kernel counted since the failing step began, never a guess from an
+    exit code.
     """
     step = progress.failed_step
     details = _details(step, exit_code, tail)

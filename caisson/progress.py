@@ -67,6 +67,17 @@ class BuildProgress:
         return next((step for step in self.steps if step.error), None)
 
     @property
+    def failing_since(self) -> float | None:
+        """When what failed began, in seconds since 1970; None where that is not known.
+
+        Where no step says that it failed, it is the one that began last.
+        """
+        failed = [step.began for step in self.steps if step.error and step.began is not None]
+        return (
+            min(failed) if failed else max((step.began for step in self.steps if step.began is not None), default=None)
+        )
+
+    @property
     def ran_steps(self) -> list[DockerfileStep]:
         """RUN steps that really ran: not cached, not skipped."""
         return [step for step in self.steps if step.is_run and step.started and not step.cached]

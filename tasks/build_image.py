@@ -99,7 +99,7 @@ def _record(build: Build, image: ImageInfo) -> None:
 
 def _judge(build: Build, builder: StartedBuilder, watch: CgroupWatch | None) -> LimitsReport:
     if watch is not None:
-        build.record.evidence = watch.evidence()
+        build.record.evidence = watch.evidence(since=build.record.progress.failing_since)
     assert build.record.chosen is not None
     limits = build.record.limits = judge_limits(
         planned=build.spec.limits,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from caisson.build import Build
 from caisson.builder import StartedBuilder
 from caisson.cgroup_watch import CgroupEvidence, CgroupWatch
@@ -16,9 +19,7 @@ from tasks.step import step
 @step("clone")
 def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
     """Fetch shallow, check out, check the context; raises ``SubmoduleDenied``, ``OutOfMemory`` and their kin."""
-    # All that runs is in the builder's own group, which outlives it: nothing to be watched in between.
-    watch = CgroupWatch(builder.own, builder.own) if builder.own else None
-    try:
+    with explained_by_kernel(build, builder):
         cloned = clone_commit(
             build.engine,
             builder.id,
@@ -29,6 +30,16 @@ def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
             context=build.spec.context,
             dockerfile=build.spec.dockerfile,
         )
+    build.log.line(f"checked out {cloned.sha}: {format_size(cloned.size_bytes)}")
+
+
+@contextmanager
+def explained_by_kernel(build: Build, builder: StartedBuilder) -> Iterator[None]:
+    """What fails within while the kernel kills in the builder raises ``OutOfMemory``."""
+    # All that runs is in the builder's own group, which outlives it: nothing to be watched in between.
+    watch = CgroupWatch(builder.own, builder.own) if builder.own else None
+    try:
+        yield
     except CaissonError as error:
         raise classify_clone_failure(
             error,
@@ -36,4 +47,3 @@ def clone(build: Build, builder: StartedBuilder, chosen: Chosen) -> None:
             build.spec.limits,
             in_memory=build.settings.workspace == "tmpfs",
         ) from None
-    build.log.line(f"checked out {cloned.sha}: {format_size(cloned.size_bytes)}")

@@ -82,3 +82,16 @@ def test_what_a_step_counted_is_kept_when_its_group_is_gone(tree: Tree) -> None:
         assert watch.evidence() == watch.evidence()
         assert (watch.evidence().oom_kills, watch.evidence().pids_refused) == (1, 7)
         assert watch.evidence().nested == ("step",)
+
+
+def test_what_came_before_a_step_began_can_be_left_out(tree: Tree) -> None:
+    times = iter([100.0, 110.0, 120.0])
+    watch = CgroupWatch(tree.group, tree.builder, wall=lambda: next(times))
+    watch.evidence()
+    tree.count("step", oom_kills=1, refused=7)
+    watch.evidence()
+    tree.remove("step")
+    tree.count("next", oom_kills=2)
+    found = [watch.evidence(since=since) for since in (None, 99.0, 109.0, 110.0, 115.0, 120.0)]
+    counted = [(evidence.oom_kills, evidence.pids_refused) for evidence in found]
+    assert counted == [(3, 7), (3, 7), (3, 7), (2, 0), (2, 0), (0, 0)]

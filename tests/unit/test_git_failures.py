@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 
 from caisson.errors import (
+    BuildFailed,
     CaissonError,
     ContextInvalid,
     DockerfileInvalid,
     EngineRefused,
     LfsFailed,
-    OutOfMemory,
     RefNotFound,
     RepositoryDenied,
     RepositoryUnreachable,
@@ -97,9 +97,47 @@ def test_with_credentials_the_way_out_is_to_check_them() -> None:
     assert error.hint == "Check the credentials in git_credentials, and what they may read."
 
 
-def test_a_killed_git_ran_out_of_memory() -> None:
-    assert isinstance(classify_git_failure("fetch", 137, "", url=URL), OutOfMemory)
-    assert isinstance(classify_git_failure("fetch", 128, "fatal: Out of memory, malloc failed", url=URL), OutOfMemory)
+def test_whether_git_ran_out_of_memory_is_not_guessed() -> None:
+    killed = classify_git_failure("fetch", 137, "", url=URL)
+    assert (type(killed), killed.message) == (BuildFailed, "git ended early in the builder: it was killed.")
+    assert type(classify_git_failure("fetch", 128, "fatal: Out of memory, malloc failed", url=URL)) is BuildFailed
+
+
+@pytest.mark.parametrize(
+    "said", ["remote: fatal: Out of memory, malloc failed", "remote: fatal: write error: No space left on device"]
+)
+def test_what_the_server_has_run_out_of_is_not_the_builders(said: str) -> None:
+    assert type(classify_git_failure("fetch", 128, f"{said}\nfatal: early EOF", url=URL)) is RepositoryUnreachable
+
+
+@pytest.mark.parametrize("name", ["openssl", "mbedtls", "gnutls", "certificate problem", "RPC failed", "HTTP 503"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "fatal: repository 'https://git.example.com/team/{}/' not found",
+        "fatal: unable to access 'https://git.example.com/team/{}/': The requested URL returned error: 403",
+        "fatal: could not read Username for 'https://{}.example.com': terminal prompts disabled",
+        "fatal: '/team/{}' does not appear to be a git repository\n" + SSH_END,
+    ],
+)
+def test_a_name_decides_nothing(said: str, name: str) -> None:
+    assert type(classify_git_failure("resolve", 128, said.format(name), url=URL)) is RepositoryDenied
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SSL: no alternative certificate subject name matches target host name 'git.example.com'",
+        "OpenSSL SSL_connect: Connection was aborted in connection to git.example.com:443",
+        "gnutls_handshake() failed: The TLS connection was non-properly terminated.",
+        "GnuTLS recv error (-54): Error in the pull function.",
+        "TLS connect error: error:0A00010B:SSL routines::wrong version number",
+        "error adding trust anchors from file: /etc/ssl/x",
+    ],
+)
+def test_tls_that_fails_is_a_repository_out_of_reach(said: str) -> None:
+    said = f"fatal: unable to access 'https://git.example.com/team/app.git/': {said}"
+    assert type(classify_git_failure("resolve", 128, said, url=URL)) is RepositoryUnreachable
 
 
 def test_the_end_of_what_git_said_is_kept_without_control_characters() -> None:

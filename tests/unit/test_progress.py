@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from caisson.progress import BuildKitProgress, ClassicProgress, ProgressParser
+from caisson.progress import BuildKitProgress, BuildProgress, ClassicProgress, DockerfileStep, ProgressParser
 from caisson.redact import Redactor
 
 
@@ -144,6 +144,23 @@ def test_a_step_that_prints_what_the_classic_builder_says_makes_no_steps() -> No
     lines = _feed(parser, b"Step 1/2 : FROM debian\n" + printed + b"Step 2/2 : RUN make\n" + printed * 99, 4096)
     assert [step.name for step in parser.progress.steps] == ["[1/2] FROM debian", "[2/2] RUN make"]
     assert lines.count("Step 9/9 : RUN x") == 100
+
+
+@pytest.mark.parametrize(
+    ("steps", "since"),
+    [
+        ([], None),
+        ([("", None)], None),
+        ([("", 5.0), ("", 9.0), ("", None)], 9.0),
+        ([("", 5.0), ("exit code: 1", 7.0), ("", 9.0)], 7.0),
+        ([("context canceled", 8.0), ("exit code: 1", 7.0)], 7.0),
+    ],
+)
+def test_what_failed_began_with_the_first_step_that_says_so_or_with_the_last(
+    steps: list[tuple[str, float | None]], since: float | None
+) -> None:
+    made = [DockerfileStep("RUN make", error=error, began=began) for error, began in steps]
+    assert BuildProgress(steps=made).failing_since == since
 
 
 def test_one_line_objects_of_newer_clients_are_read_too() -> None:
