@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import requests
+import urllib3
 from docker import APIClient
+from docker.auth import encode_header
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from caisson import docker_answers as answers
@@ -38,7 +40,7 @@ from caisson.errors import (
     SettingsInvalid,
 )
 from caisson.exec_output import ExecOutput
-from caisson.push import classify_push_error, parse_push_line
+from caisson.push import PUSH_SILENCE_SECONDS, classify_push_error, parse_push_line, silent_registry
 from caisson.reference import parse_reference
 
 _POLL_SECONDS = 0.02
@@ -48,6 +50,9 @@ _KILLED = 137
 _KILL_POLLS = 40
 _EXIT_POLLS, _EXIT_SECONDS = 500, 60.0
 _EXEC_TRIES, _EXEC_PAUSE_SECONDS = 3, 0.5
+# What docker-py reads as it comes it reads from urllib3, whose failures requests does not make its own.
+_SILENT = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)
+_BROKEN = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError)
 _NO_SOURCE = "bind source path does not exist"
 
 
@@ -80,13 +85,13 @@ class DockerEngine:
             raise EngineRefused(
                 f"The Docker engine refused{f' to {doing}' if doing else ''}: {_explanation(error)}."
             ) from None
-        except requests.exceptions.Timeout:
+        except _SILENT:
             raise EngineUnreachable(
                 f"The Docker engine at {self._host} did not answer in time ({doing or 'connecting'}).",
                 hint="See whether the host is overloaded; `caisson doctor` tells more.",
                 details={"timed_out": True},
             ) from None
-        except (requests.exceptions.RequestException, DockerException, OSError):
+        except _BROKEN:
             raise EngineUnreachable(
                 f"The Docker engine at {self._host} does not answer.",
                 hint="Start it, or set CAISSON_DOCKER_HOST to its socket.",
@@ -370,18 +375,22 @@ class DockerEngine:
         major, _, minor = str(self._api.api_version).partition(".")
         return int(major), int(minor or 0)
 
-    def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
+    def push_image(
+        self, reference: str, auth: RegistryAuth | None, *, silence: float = PUSH_SILENCE_SECONDS
+    ) -> Generator[PushProgress, None, str]:
         parsed = parse_reference(reference)
         digest = ""
         try:
-            lines = self._api.push(
-                str(parsed.repository),
-                str(parsed.tag),
+            # The client's own ``push`` has no time-out of its own.
+            answer = self._api._post(
+                self._api._url("/images/{0}/push", str(parsed.repository)),
+                params={"tag": str(parsed.tag)},
+                headers={"X-Registry-Auth": encode_header(_auth_config(auth))},
                 stream=True,
-                decode=True,
-                auth_config=_auth_config(auth),
+                timeout=silence,
             )
-            for line in lines:
+            self._api._raise_for_status(answer)
+            for line in self._api._stream_helper(answer, decode=True):
                 event = parse_push_line(line)
                 if isinstance(event, PushProgress):
                     yield event
@@ -391,7 +400,9 @@ class DockerEngine:
                     digest = str(event)
         except APIError as error:
             raise classify_push_error(_explanation(error)) from None
-        except (requests.exceptions.RequestException, DockerException, OSError):
+        except _SILENT:
+            raise silent_registry(reference, silence) from None
+        except _BROKEN:
             raise EngineLost("The Docker engine went away during the push.", hint="Start the build again.") from None
         if not digest:
             raise EngineRefused(

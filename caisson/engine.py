@@ -277,10 +277,13 @@ class Engine(Protocol):
         """
         ...
 
-    def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
+    def push_image(
+        self, reference: str, auth: RegistryAuth | None, *, silence: float = ...
+    ) -> Generator[PushProgress, None, str]:
         """Push one tag. The generator's return value is the digest that the registry recorded.
 
-        Raises ``PushDenied`` (401, 403) or ``RegistryUnreachable`` (network, 5xx).
+        Raises ``PushDenied`` (401, 403), ``RegistryUnreachable`` (network, 5xx, nothing heard for ``silence`` seconds)
+        or ``EngineLost``.
         """
         ...
 

@@ -24,6 +24,8 @@ _LINE_SECONDS = 1.0
 # Over all tags of a build together: a registry that restarts is back within a minute, and one that fails for longer
 # would hold the build's place on this host for tags times attempts times half a minute.
 RETRY_SECONDS = 60.0
+# A registry may say nothing for minutes while it takes in a large layer.
+PUSH_SILENCE_SECONDS = 600.0
 _FAULT = "fault"
 _TRUST = "trust"
 _DIGEST_SAID = re.compile(r"\S+: digest: (sha256:[0-9a-f]{64}) size: [0-9]+")
@@ -146,6 +148,15 @@ def classify_push_error(message: str) -> CaissonError:
             details = {_FAULT: rule.fault} if rule.fault else {}
             return rule.kind(f"{rule.sentence}: {said}.", hint=rule.hint, details=details)
     return EngineRefused(f"The push failed: {said}.")
+
+
+def silent_registry(reference: str, seconds: float) -> RegistryUnreachable:
+    """The failure of a push of which nothing was heard for so long."""
+    return RegistryUnreachable(
+        f"Nothing was heard of the push of {reference} for {seconds:.0f} s.",
+        hint="See the registry's own log, or try again later.",
+        details={_FAULT: "network"},
+    )
 
 
 def _said(message: str) -> str:

@@ -7,6 +7,7 @@ a cancel: those come again, or were meant.
 
 from __future__ import annotations
 
+from caisson import push
 from caisson.errors import (
     BaseImageUnreachable,
     CaissonError,
@@ -26,4 +27,6 @@ _OF_THE_NETWORK = (RepositoryUnreachable, RegistryUnreachable, BaseImageUnreacha
 def may_try_again(failure: BaseException, *, tried: int, attempts: int, seconds_left: float) -> bool:
     """Whether a build that has failed ``tried`` times, the last time so, may be tried once more."""
     passes_by = isinstance(failure, CaissonError) and isinstance(failure, _OF_THE_ENGINE + _OF_THE_NETWORK)
+    if isinstance(failure, RegistryUnreachable):
+        passes_by = push.should_retry(failure)
     return passes_by and tried < attempts and seconds_left >= LEAST_SECONDS

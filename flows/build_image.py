@@ -131,6 +131,8 @@ def _try(
         try:
             with hold_lease(build):
                 run_steps(build, call)
+                if spec.push:
+                    attempts.push(build, lambda: call(push_image, build))
         except BaseException as error:
             if attempts.may_try_again(build, error):
                 return None
@@ -144,7 +146,7 @@ def _try(
 
 
 def run_steps(build: Build, call: StepCaller) -> None:
-    """The chain itself, with the build's lease held; raises a ``CaissonError`` and leaves no builder behind."""
+    """The chain until its push, with the build's lease held; raises a ``CaissonError`` and leaves no builder behind."""
     settings, record = build.settings, build.record
     record.engine = build.engine.info()
     build.fit_limits()
@@ -196,5 +198,3 @@ def run_steps(build: Build, call: StepCaller) -> None:
                 with contextlib.suppress(Exception):
                     call(remove_builder, build, build.container)
             raise
-    if spec.push:
-        call(push_image, build)

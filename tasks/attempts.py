@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from caisson.build import Build
@@ -28,22 +29,50 @@ class Attempts:
         self._began = time.monotonic()
         self._failures: list[CaissonError] = []
         self._left: list[str] = []
+        self._is_built = False
 
     def may_try_again(self, build: Build, failure: BaseException) -> bool:
         """Whether to try once more, which is told in the run's log; then wait for it with ``clean_slate``."""
-        tried, attempts = len(self._failures) + 1, self._settings.build_attempts
-        if not may_try_again(failure, tried=tried, attempts=attempts, seconds_left=build.seconds_left()):
+        if self._is_built or not self._may(build, failure, tried=len(self._failures) + 1):
             return False
         assert isinstance(failure, CaissonError)
         self._failures.append(build.scrub(failure))
         self._left.append(build.identity.build_id)
-        run_logger().warning(f"Try {tried} of {attempts} failed, and the build begins anew: {self._failures[-1]}")
+        self._warn(len(self._failures), f"the build begins anew: {self._failures[-1]}")
         return True
+
+    def push(self, build: Build, push: Callable[[], None]) -> None:
+        """Push what is built, tried again likewise: from here on there is no build to be tried again."""
+        self._is_built = True
+        tried = 1
+        while not self._is_pushed(build, push, tried):
+            tried += 1
+            self._await_engine()
+
+    def _is_pushed(self, build: Build, push: Callable[[], None], tried: int) -> bool:
+        try:
+            push()
+        except CaissonError as failure:
+            if not self._may(build, failure, tried=tried):
+                raise
+            build.record.notes.append(f"Try {tried} of the push failed, and it was pushed again: {failure.message}")
+            self._warn(tried, f"the image is pushed again: {failure}")
+            return False
+        return True
+
+    def _may(self, build: Build, failure: BaseException, *, tried: int) -> bool:
+        attempts, left = self._settings.build_attempts, build.seconds_left()
+        return may_try_again(failure, tried=tried, attempts=attempts, seconds_left=left)
+
+    def _warn(self, tried: int, what: str) -> None:
+        run_logger().warning(f"Try {tried} of {self._settings.build_attempts} failed, and {what}")
 
     def clean_slate(self) -> None:
         """Before another try: wait until the engine answers, and remove what is left of the tries before."""
-        if not self._failures:
-            return
+        if self._failures:
+            self._await_engine()
+
+    def _await_engine(self) -> None:
         time.sleep(PAUSE_SECONDS)
         deadline = time.monotonic() + ENGINE_SECONDS
         while time.monotonic() < deadline:

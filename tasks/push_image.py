@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from caisson.build import Build
 from caisson.engine import ImageID, RegistryAuth
 from caisson.errors import CaissonError
-from caisson.push import PushLog, PushRetries
+from caisson.push import PUSH_SILENCE_SECONDS, PushLog, PushRetries
 from caisson.tag_turn import left_alone, tag_turn
 from tasks.step import step
 
@@ -66,7 +66,8 @@ def _push(build: Build, reference: str, auth: RegistryAuth | None, retries: Push
 def _push_once(build: Build, reference: str, auth: RegistryAuth | None) -> str:
     log = PushLog()
     # The engine ends a push whose answer nobody reads on.
-    with closing(build.engine.push_image(reference, auth)) as progress:
+    silence = max(1.0, min(PUSH_SILENCE_SECONDS, build.seconds_left()))
+    with closing(build.engine.push_image(reference, auth, silence=silence)) as progress:
         while True:
             build.require_time()
             try:

@@ -115,7 +115,7 @@ class OneBuilder:
         self._call("events")
         return self.told
 
-    def push_image(self, _reference: str, _auth: object) -> Generator[PushProgress, None, str]:
+    def push_image(self, _reference: str, _auth: object, *, silence: float = 0) -> Generator[PushProgress, None, str]:
         self._call("push")
         try:
             for done in range(1_000):

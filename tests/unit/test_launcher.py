@@ -1,4 +1,4 @@
-"""What ``caisson up`` and ``caisson server`` refuse before they start anything; the launcher while its children live."""
+"""What ``caisson up`` and ``caisson server`` refuse before they start; the launcher while its children live."""
 
 from __future__ import annotations
 
