@@ -8,12 +8,30 @@ since Prefect's form shows ``Optional`` as a toggle.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_NO_CREDENTIALS = r"^(?![^/]*://[^/]*:[^/]*@)(?!(?![sS][sS][hH]:)[^/]*://[^/]*@)"
-"""For Prefect's server, which keeps parameters as they are: it is not to take a URL that ``caisson.git`` would refuse
-for its password. A user's name is allowed for ssh."""
+# As their issuers document them: GitHub, GitLab, Docker, Slack, Atlassian, AWS, npm, PyPI, Hugging Face, JWT, Caisson.
+_ISSUED = (
+    r"(?:gh[pousr]_|github_pat_|gl(?:pat|dt|rt|cbt|ptt|ft|oas|soat)-|dckr_[op]at_|xox[a-z]-|AT(?:BB|ATT3|CTT3)"
+    r"|AKIA[0-9A-Z]{16}|npm_[A-Za-z0-9]{36}|pypi-Ag|hf_[A-Za-z]{30}|eyJ[A-Za-z0-9_-]{16}|caisson_[0-9a-f]{12}_)"
+)
+# Of no part of it are there two ways to match: the server holds it against texts of any length.
+NO_CREDENTIALS = (
+    # A query or a fragment.
+    r"^(?![\s\S]*[?#])"
+    # user:password@, behind a scheme or without one; a password with a slash in it makes a port that is none.
+    r"(?![^/]*://[^/@:]*:[^/@]*@)(?![^/@:]*:[^/@]*@)(?![^/]*://(?:[^/@]*@)?[^/@:\[]*:(?![0-9]*(?:/|$)))"
+    # A user of another protocol than ssh, or before what is no host of ssh.
+    r"(?!(?![sS][sS][hH]:)[^/]*://[^/]*@)(?![^/:@]*@[^/:]*/)"
+    # No login name is so long; and some tokens tell what they are.
+    rf"(?!(?:[^/@]*://)?(?:[^/@:]{{33,}}|{_ISSUED}[^/]*)@)"
+)
+"""For Prefect's server, which keeps parameters as they are: it is not to take a URL that may have a secret in it.
+``caisson.git`` refuses what it refuses. A user's name is allowed for ssh."""
+SECRET_NAME = rf"^(?!{_ISSUED})[A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}$"
+"""For Prefect's server likewise: it is not to take a token where the name of one is asked for."""
 
 
 class Builder(StrEnum):
@@ -77,7 +95,7 @@ class BuildRequest(BaseModel):
         description="https, http, ssh or git URL, or user@host:path; never with a password in it",
         max_length=2048,
         examples=["https://github.com/team/app.git"],
-        json_schema_extra={"pattern": _NO_CREDENTIALS},
+        json_schema_extra={"pattern": NO_CREDENTIALS},
     )
     ref: str = Field(
         "",
@@ -98,6 +116,7 @@ class BuildRequest(BaseModel):
         title="Git credentials",
         description="Name of the secret that holds a token or an SSH key, for a private repository",
         max_length=128,
+        json_schema_extra={"pattern": rf"^$|{SECRET_NAME}"},
     )
     commit: str = Field(
         "",
@@ -117,7 +136,7 @@ class BuildRequest(BaseModel):
         title="Build arguments",
         description='Such as {"VERSION": "1.2"}; not for secrets: they stay in the history of the image',
     )
-    secrets: list[str] = Field(
+    secrets: list[Annotated[str, Field(json_schema_extra={"pattern": SECRET_NAME})]] = Field(
         default=[],
         title="Secrets",
         description="Names of secrets for RUN --mount=type=secret,id=NAME; their values come from Prefect Secret "

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from caisson import request as request_schema
 from caisson.bindings import git_credential_problem, is_git_credential
 from caisson.errors import CaissonError, RequestInvalid
 from caisson.git import RepositoryURL, check_commit, check_ref, parse_repository_url
@@ -25,11 +27,13 @@ from caisson.request import Builder, BuildRequest, TagRules
 from caisson.settings import Settings
 from caisson.sizes import format_size, parse_size
 from caisson.tagging import label_problem, rule_problems
+from caisson.untrusted import clean, shorten
 
 RESERVED_REGISTRY = "caisson.local"
 _T = TypeVar("_T")
 
-SECRET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+SECRET_NAME = re.compile(request_schema.SECRET_NAME.removesuffix("$"))
+_NO_CREDENTIALS = re.compile(request_schema.NO_CREDENTIALS)
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LABEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,126}[a-z0-9])?")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -102,15 +106,35 @@ class BuildSpec:
 
 
 def parse_request(data: Mapping[str, Any]) -> BuildRequest:
-    """A request from plain data, such as JSON; raises ``RequestInvalid`` field by field, values left out."""
+    """A request from plain data, such as JSON; raises ``RequestInvalid`` field by field, values left out.
+
+    Nothing that looks like a secret is in it: it may be sent and kept, before a host judges the rest.
+    """
     try:
-        return BuildRequest.model_validate(dict(data))
+        request = BuildRequest.model_validate(dict(data))
     except ValidationError as error:
         problems = [
-            (".".join(str(part) for part in item["loc"]) or "request", item["msg"][:1].lower() + item["msg"][1:])
+            (_field(item["loc"]), item["msg"][:1].lower() + item["msg"][1:])
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise RequestInvalid.from_fields(problems[:20]) from None
+    refuse_secrets(request)
+    return request
+
+
+def refuse_secrets(request: BuildRequest) -> None:
+    """Raise ``RequestInvalid``, which repeats nothing, where a field has what may be a secret."""
+    fields = _Fields()
+    fields.take("repository_url", lambda: _refuse_credentials(request.repository_url))
+    for field, names in (("secrets", request.secrets), ("git_credentials", [request.git_credentials])):
+        for name in filter(None, names):
+            fields.take(field, partial(_secret_name, name))
+    fields.raise_problems()
+
+
+def _field(where: Sequence[str | int]) -> str:
+    # The name of an unknown field is the caller's own.
+    return ".".join(shorten(clean(str(part)), 80) for part in where) or "request"
 
 
 def make_spec(request: BuildRequest, settings: Settings) -> BuildSpec:
@@ -204,11 +228,20 @@ class _Fields:
 
 
 def _url(text: str, settings: Settings) -> RepositoryURL:
+    _refuse_credentials(text)
     url = parse_repository_url(text, settings.allow_protocols)
     problem = host_problem(url.host, allow_loopback=settings.allow_loopback)
     if problem:
         raise ValueError(problem)
     return url
+
+
+def _refuse_credentials(url: str) -> None:
+    """Raise ``ValueError`` for what may have a secret in it, which the parser could repeat."""
+    if "?" in url or "#" in url:
+        raise ValueError("has a query or a fragment in it; give the ref in its own field")
+    if not _NO_CREDENTIALS.match(url):
+        raise ValueError("has credentials in it; name a secret in git_credentials instead")
 
 
 def _relative_path(text: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from caisson.queueing import Priority
 from caisson.request import BuildRequest
-from caisson.spec import make_spec
+from caisson.spec import make_spec, refuse_secrets
 from caisson.tokens import Scope, TokenRecord
 from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
@@ -106,6 +106,7 @@ def router(context: ApiContext) -> APIRouter:
     ) -> BuildAccepted:
         """It waits in the queue, and then runs; `Location` tells how it goes, and `joined` whether it was asked for
         before."""
+        refuse_secrets(wanted)
         if not caller.grant.covers(wanted.image, wanted.repository_url):
             raise Problem(
                 HTTPStatus.FORBIDDEN,
