@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from caisson.bindings import registry_auth, registry_host
+from caisson.build_disk import BuildDisk
 from caisson.builder import BuildTimeout, timed_out
 from caisson.buildlog import BuildLog
 from caisson.cgroup_watch import CgroupEvidence
@@ -134,6 +135,7 @@ class Build:
         self.ledger = Ledger(settings.state_dir / "ledger.sqlite")
         self.container: ContainerID | None = None
         self.timeout: BuildTimeout | None = None
+        self.disk: BuildDisk | None = None
         self.guard: Guard | None = None
         self.lease: Lease | None = None
         self.registry_auth: RegistryAuth | None = None
@@ -172,7 +174,8 @@ class Build:
         try:
             yield
         except CaissonError as error:
-            clean = self.scrub(self.timeout.explain(error) if self.timeout else error)
+            meant = self.timeout.explain(error) if self.timeout else error
+            clean = self.scrub(self.disk.explain(meant) if self.disk else meant)
             self._finished(name, begin, "failed", clean.message)
             raise clean from None
         except Exception as error:

@@ -94,6 +94,14 @@ def docker_places(
     return tuple(Place(path=str(directory), holds=tuple(what)) for directory, what in by_device.values())
 
 
+def seen_places(engine: EngineInfo, settings: Settings) -> tuple[Place, ...]:
+    """The same, or nothing where the engine's data root is not to be seen from here."""
+    try:
+        return docker_places(engine, settings)
+    except SettingsInvalid:
+        return ()
+
+
 def _containerd_root(settings: Settings, data_root: Path) -> Path | None:
     """Where the containerd store is. The engine's API does not tell."""
     if settings.containerd_root:

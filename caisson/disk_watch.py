@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from caisson.disk import DiskUsage, read_file_system
-from caisson.disk_limits import Zone, describe_missing
+from caisson.disk_limits import DiskLimits, Zone, describe_missing
 from caisson.disk_places import Place, find_places
 from caisson.disk_report import DiskReport, horizon, report_file_system, worst
 from caisson.disk_samples import History
@@ -120,24 +120,31 @@ def changed_horizons(state: DiskState, forecasts: dict[str, Forecast | None]) ->
     return {path: step for path, step in steps.items() if step != state.horizons.get(path, 0)}
 
 
-def require_uncritical(settings: Settings, places: tuple[Place, ...], *, holders: list[str]) -> None:
-    """Raise ``DiskTooFull`` where a disk is critical now, whatever the monitor thinks; unreadable ones are passed over.
-
-    ``holders`` say what holds the most, for the sentence; empty where that is not known.
-    """
-    limits = settings.disk_limits
+def find_critical(limits: DiskLimits, places: tuple[Place, ...]) -> DiskUsage | None:
+    """The first of the disks that is critical now, whatever the monitor thinks; unreadable ones are passed over."""
     for place in places:
         try:
             usage = read_file_system(Path(place.path))
         except OSError:
             continue
-        if limits.zone(usage) is not Zone.CRITICAL:
-            continue
-        missing_bytes, missing_inodes = limits.missing(usage, Zone.CRITICAL)
-        held = f" It is held by {', '.join(holders)}." if holders else ""
-        raise DiskTooFull(
-            f"Docker's disk at {usage.path} is critically full: no build starts before "
-            f"{describe_missing(missing_bytes, missing_inodes)} of it is freed.{held}",
-            hint="`caisson disk --attribution` shows what holds it; the settings CAISSON_DISK_… say what critical is.",
-            details={"bytes_missing": missing_bytes, "inodes_missing": missing_inodes, "path": usage.path},
-        )
+        if limits.zone(usage) is Zone.CRITICAL:
+            return usage
+    return None
+
+
+def require_uncritical(settings: Settings, places: tuple[Place, ...], *, holders: list[str]) -> None:
+    """Raise ``DiskTooFull`` where a disk is critical now: see ``find_critical``.
+
+    ``holders`` say what holds the most, for the sentence; empty where that is not known.
+    """
+    usage = find_critical(settings.disk_limits, places)
+    if usage is None:
+        return
+    missing_bytes, missing_inodes = settings.disk_limits.missing(usage, Zone.CRITICAL)
+    held = f" It is held by {', '.join(holders)}." if holders else ""
+    raise DiskTooFull(
+        f"Docker's disk at {usage.path} is critically full: no build starts before "
+        f"{describe_missing(missing_bytes, missing_inodes)} of it is freed.{held}",
+        hint="`caisson disk --attribution` shows what holds it; the settings CAISSON_DISK_… say what critical is.",
+        details={"bytes_missing": missing_bytes, "inodes_missing": missing_inodes, "path": usage.path},
+    )

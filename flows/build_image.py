@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from prefect import Task, flow
@@ -15,7 +16,10 @@ from prefect.states import Cancelled
 
 from caisson.asking import asked_at
 from caisson.build import Build, read_file_setting
+from caisson.build_disk import BuildDisk
 from caisson.builder import BuildTimeout
+from caisson.disk_places import seen_places
+from caisson.disk_watch import find_critical
 from caisson.docker_engine import DockerEngine
 from caisson.errors import BuildCancelled, CaissonError
 from caisson.guard.dockerfile_names import Names
@@ -179,9 +183,13 @@ def run_steps(build: Build, call: StepCaller) -> None:
         call(check_disk, build)
         try:
             builder = call(start_builder, build, body, socket, group)
-            with BuildTimeout(
-                build.engine, builder.id, seconds=spec.limits.timeout_seconds, left=build.seconds_left()
-            ) as build.timeout:
+            find_full_disk = partial(find_critical, settings.disk_limits, seen_places(record.engine, settings))
+            with (
+                BuildTimeout(
+                    build.engine, builder.id, seconds=spec.limits.timeout_seconds, left=build.seconds_left()
+                ) as build.timeout,
+                BuildDisk(build.engine, builder.id, find_full_disk) as build.disk,
+            ):
                 chosen = call(resolve_commit, build, builder)
                 with spec_turn(build) as turn:
                     image = call(reuse_image, build, chosen, turn)

@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from caisson.build import Build
 from caisson.disk import read_disk_usage, require_room
 from caisson.disk_attribution import holders
-from caisson.disk_places import docker_data_root, docker_places
+from caisson.disk_places import docker_data_root, seen_places
 from caisson.disk_state import read_attribution
 from caisson.disk_watch import require_uncritical
-from caisson.errors import SettingsInvalid
 from caisson.settings import Settings
 from caisson.sizes import format_size
 from tasks.step import step
@@ -29,11 +28,8 @@ def check_disk(build: Build) -> None:
     usage = read_disk_usage(docker_data_root(engine, build.settings))
     build.log.line(f"{usage.path}: {format_size(usage.free_bytes)} and {usage.free_inodes:,} inodes free")
     require_room(usage, min_free_bytes=build.settings.min_free_bytes, min_free_inodes=build.settings.min_free_inodes)
-    try:
-        places = docker_places(engine, build.settings)
-    except SettingsInvalid:
-        return  # not to be seen from here, as the line above shows by its path
-    require_uncritical(build.settings, places, holders=_holders(build.settings))
+    # Where they are not to be seen from here, the line above shows it by its path.
+    require_uncritical(build.settings, seen_places(engine, build.settings), holders=_holders(build.settings))
 
 
 def _holders(settings: Settings) -> list[str]:

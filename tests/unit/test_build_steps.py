@@ -14,12 +14,14 @@ from caisson.build import Build
 from caisson.build_group import BuildGroup
 from caisson.builder import StartedBuilder
 from caisson.cgroups import KernelLimits
+from caisson.disk import DiskUsage
 from caisson.engine import ContainerID, ContainerInfo, EngineEvent, EngineInfo, ImageInfo, Layer, PushProgress
 from caisson.errors import (
     BuildCancelled,
     BuilderImageMissing,
     BuildTimedOut,
     CaissonError,
+    DiskTooFull,
     EngineLost,
     EngineRefused,
     LimitsNotEnforceable,
@@ -266,6 +268,23 @@ def test_the_builder_gets_what_is_left_of_the_time(make_build: MakeBuild) -> Non
         _run(build, replaced={"check_disk": _nothing, "resolve_commit": outlast})
     assert build.timeout is not None
     assert build.timeout.expired
+
+
+def test_a_build_that_fills_dockers_disk_is_ended_and_says_so(
+    make_build: MakeBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = make_build(hold_steps=False)
+    monkeypatch.setattr("flows.build_image.find_critical", lambda _limits, _places: DiskUsage("/docker", 9, 0, 9, 9))
+
+    def lose_builder() -> None:
+        with build.step("resolve_commit"):
+            deadline = time.monotonic() + 10
+            while "remove" not in _engine(build).calls and time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise EngineLost("The builder was removed.", details={"builder_gone": True})
+
+    with pytest.raises(DiskTooFull, match="became critically full while the build ran"):
+        _run(build, replaced={"check_disk": _nothing, "resolve_commit": lose_builder})
 
 
 @pytest.fixture
