@@ -87,7 +87,8 @@ class BuildSpec:
         """Digest over everything that decides the image of one commit: 64 hex characters.
 
         Not in it: where it is tagged and pushed, the limits, and the credentials that the clone used. The time
-        of a build is left out by the caller, who leaves it out of ``image_labels``.
+        of a build is left out by the caller, who leaves it out of ``image_labels``. Of secrets it has the names:
+        BuildKit's cache knows no more of them, so that another value alone would give the old layers all the same.
         """
         decides = {
             "repository": self.repository_url.canonical(),
