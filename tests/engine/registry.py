@@ -200,3 +200,25 @@ def faulty_registry(engine_socket: Path, status: int, body: bytes = b"") -> Iter
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def silent_registry(network: EngineNetwork) -> Iterator[tuple[str, threading.Event]]:
+    """One on the engine's loopback that takes connections and says nothing; its address, and whether it has one."""
+    with network.call(lambda: socket.create_server((LOOPBACK, 0))) as listener:
+        held: list[socket.socket] = []
+        asked = threading.Event()
+
+        def accept() -> None:
+            while True:
+                try:
+                    held.append(listener.accept()[0])
+                except OSError:
+                    return
+                asked.set()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"{LOOPBACK}:{listener.getsockname()[1]}", asked
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in held:
+            connection.close()

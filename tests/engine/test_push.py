@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import tarfile
 import threading
 import time
@@ -17,13 +18,14 @@ import pytest
 
 from caisson.docker_engine import DockerEngine
 from caisson.engine import Engine, ImageID, PushProgress, RegistryAuth
-from caisson.errors import BuildTimedOut, CaissonError, EngineRefused, PushDenied, RegistryUnreachable
+from caisson.errors import BuildTimedOut, CaissonError, EngineLost, EngineRefused, PushDenied, RegistryUnreachable
 from caisson.push import should_retry
 from tests.conftest import EngineHost
 from tests.engine.conftest import Builds
 from tests.engine.network import EngineNetwork
-from tests.engine.registry import Registry, docker_registry, faulty_registry
+from tests.engine.registry import Registry, docker_registry, faulty_registry, silent_registry
 from tests.engine.repositories import Repository
+from tests.own_engine import own_engine
 
 LAYER_BYTES = 3 << 20
 
@@ -34,9 +36,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory, engine_host: EngineHost) 
         yield running
 
 
-@pytest.fixture
-def image(engine_host: EngineHost, engine: Engine) -> Iterator[ImageID]:
-    """An image of one layer that no registry has; all its tags are gone afterwards."""
+def _import(engine_host: EngineHost) -> ImageID:
+    """An image of one layer that no registry has."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo("layer")
@@ -44,7 +45,13 @@ def image(engine_host: EngineHost, engine: Engine) -> Iterator[ImageID]:
         tar.addfile(entry, io.BytesIO(os.urandom(LAYER_BYTES)))
     with closing(docker.APIClient(base_url=engine_host.docker_host, version="auto")) as client:
         made = client.import_image_from_data(archive.getvalue(), repository="caisson-test/push", tag="layer")
-    image_id = ImageID(json.loads(made.splitlines()[-1])["status"])
+    return ImageID(json.loads(made.splitlines()[-1])["status"])
+
+
+@pytest.fixture
+def image(engine_host: EngineHost, engine: Engine) -> Iterator[ImageID]:
+    """Such an image; all its tags are gone afterwards."""
+    image_id = _import(engine_host)
     yield image_id
     there = engine.inspect_image(image_id)
     for tag in there.tags if there else ():
@@ -168,6 +175,37 @@ def test_a_registry_without_tls_beyond_loopback_is_not_trusted_and_not_tried_aga
 def test_a_host_that_does_not_exist_is_unreachable(push: Push) -> None:
     error = _failure(push, "registry.invalid:5000/team/app:v1", None)
     assert type(error) is RegistryUnreachable
+
+
+def test_a_registry_that_says_nothing_is_worth_another_try(
+    engine_host: EngineHost, engine: Engine, image: ImageID
+) -> None:
+    with silent_registry(EngineNetwork.of_engine(engine_host.socket)) as (address, asked):
+        engine.tag_image(image, f"{address}/team/app:v1")
+        with pytest.raises(RegistryUnreachable, match="Nothing was heard of the push") as caught:
+            list(engine.push_image(f"{address}/team/app:v1", None, silence=2))
+    assert asked.is_set()
+    assert should_retry(caught.value)
+
+
+def test_an_engine_that_is_killed_during_a_push_is_lost() -> None:
+    with own_engine("10.231.86.1") as own:
+        image = _import(own.host)
+        with (
+            DockerEngine(own.host.docker_host) as engine,
+            silent_registry(EngineNetwork(own.holder.pid)) as (address, asked),
+        ):
+            engine.tag_image(image, f"{address}/team/app:v1")
+
+            def kill() -> None:
+                asked.wait(30)
+                own.stop(signal.SIGKILL)
+
+            killer = threading.Thread(target=kill)
+            killer.start()
+            with pytest.raises(EngineLost, match="went away during the push"):
+                list(engine.push_image(f"{address}/team/app:v1", None))
+            killer.join()
 
 
 def test_a_tag_that_is_not_on_the_engine_is_the_engines_refusal(engine_host: EngineHost, registry: Registry) -> None:

@@ -31,6 +31,8 @@ CANARIES = {
     "secret from a block": "blk-CANARY/33deadbeef55+77b2",
     "registry's password": "reg-CANARY/44abad1dea99+12c3",
     "password in a URL": "url-CANARY55facade1234",
+    "token in a query": "qry-CANARY66decade1234",
+    "token for the name of one": "ghp_CANARY77cab1e5123456",
 }
 # Whole; in two pieces with a pause between; base64 alone and behind a user's name; as in a URL; in JSON; on stderr.
 DOCKERFILE = BASE + (
@@ -40,6 +42,12 @@ DOCKERFILE = BASE + (
     '(printf "user:"; cat $f) | base64 -w 0; echo; '
     'perl -pe "s/([^A-Za-z0-9_.-])/sprintf(q(%%%02X),ord(\\$1))/ge" $f; echo; '
     'echo "{\\"token\\": \\"$(cat $f)\\"}"; cat $f >&2; done; sleep 1.5; echo the-end-of-it\n'
+)
+REFUSED = (
+    {"repository_url": f"http://user:{CANARIES['password in a URL']}@example.com/x"},
+    {"repository_url": f"user:{CANARIES['password in a URL']}@example.com/x"},
+    {"repository_url": f"https://example.com/x?private_token={CANARIES['token in a query']}"},
+    {"repository_url": "https://example.com/x", "git_credentials": CANARIES["token for the name of one"]},
 )
 SAVE_BLOCK = "import sys; from prefect.blocks.system import Secret; Secret(value=sys.stdin.read()).save('from-block')"
 
@@ -153,13 +161,18 @@ def test_no_canary_sings(host: BuildHost, http: GitHttp) -> None:
     command = [CAISSON, "build", f"{http.url}/private/canaries/.git", "--image", image, "--push", *secrets]
     with seen.looking():
         done = subprocess.run(command, env=caisson.env, capture_output=True, check=False)
-    command = [CAISSON, "build", f"http://user:{CANARIES['password in a URL']}@example.com/x", "--image", "x"]
     refusals = b""
-    # By the command itself, and by a Caisson elsewhere, whose settings the command does not know.
-    for more in ({}, {"CAISSON_API_URL": caisson.api.api_url}):
-        refused = subprocess.run(command, env=caisson.env | more, capture_output=True, check=False)
-        assert refused.returncode == RequestInvalid.exit_code
-        refusals += refused.stdout + refused.stderr
+    for asked in REFUSED:
+        options = ["--git-credentials", asked["git_credentials"]] if "git_credentials" in asked else []
+        command = [CAISSON, "build", asked["repository_url"], "--image", "x", *options]
+        # By the command itself, and by a Caisson elsewhere, whose settings the command does not know.
+        for more in ({}, {"CAISSON_API_URL": caisson.api.api_url}):
+            refused = subprocess.run(command, env=caisson.env | more, capture_output=True, check=False)
+            assert refused.returncode == RequestInvalid.exit_code
+            refusals += refused.stdout + refused.stderr
+        # And by Prefect, of which somebody asks it without Caisson.
+        with pytest.raises(RequestInvalid):
+            caisson.trigger("build-image", request={"image": "x", **asked})
     terminal = done.stdout + done.stderr
     assert done.returncode == 0, terminal.decode()
     assert host.registry.tags("caisson-flow/canaries")
