@@ -48,6 +48,7 @@ def test_a_base_that_the_build_pulled_counts_and_one_that_is_here_does_not(
     builds: Builds, base: tuple[str, int], builder: str, tmp_path: Path
 ) -> None:
     reference, size = base
+    builds = builds.with_settings(dockerfile_registries=(reference.partition("/")[0],))
     dockerfile = f"FROM {reference}\nCOPY stamp /{{name}}\n"
     first = builds(builds.repository(dockerfile.format(name="a"), "pulled", stamp="1234567"), builder=builder)
     assert (first.new_bytes, first.new_bytes_exact) == (size + 7, True)
