@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +96,13 @@ def served(repository: Repository, address: str) -> Iterator[str]:
         where = address if port == GIT_PORT else f"{address}:{port}"
         yield f"git://{where}/{repository.path.name}"
     finally:
-        process.terminate()
+        # Its session: whoever answers a client listens on the port as well.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if process.stderr is not None:
             process.stderr.close()
