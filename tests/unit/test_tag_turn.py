@@ -36,7 +36,9 @@ class Registry(FakeEngine):
         self.pushed: dict[str, str] = {}
         self.while_pushing: Callable[[], None] = lambda: None
 
-    def push_image(self, reference: str, auth: RegistryAuth | None) -> Generator[PushProgress, None, str]:
+    def push_image(
+        self, reference: str, auth: RegistryAuth | None, *, silence: float = 0
+    ) -> Generator[PushProgress, None, str]:
         image = self.host.find(reference)
         assert image is not None
         self.while_pushing()
