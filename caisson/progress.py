@@ -21,6 +21,7 @@ from caisson.redact import Redactor
 
 _EXIT_CODE = re.compile(r"(?:exit code: |returned a non-zero code: )(\d+)")
 _CLASSIC_STEP = re.compile(r"Step (\d{1,9})/(\d{1,9}) : (.*)", re.DOTALL | re.ASCII)
+_CLASSIC_ASIDE = re.compile(r" ---> (?:Running in |Using cache$|[0-9a-f]{12}$)|Removing intermediate container ")
 _INTERNAL = "[internal]"
 _CLIPPED = "[output clipped, log limit"
 _MOST_OF_A_LINE = 64 << 10
@@ -251,7 +252,7 @@ class ClassicProgress:
     """``docker build`` of the classic builder: ``Step 2/3 : RUN make`` and what its steps print.
 
     The builder makes a step of each ``--label`` too, sorted by name, after all of the Dockerfile's (moby,
-    ``buildLabelOptions``). Those of ``labels`` are in the log, but are no steps of ``progress``.
+    ``buildLabelOptions``). Those of ``labels`` are a line each in the log, and are no steps of ``progress``.
     """
 
     def __init__(
@@ -270,6 +271,7 @@ class ClassicProgress:
         self._number, self._total = 0, 0
         # What is said before the first step is nobody's.
         self._step = DockerfileStep("")
+        self._is_ours = False
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         for line in self._lines.feed(chunk):
@@ -302,7 +304,8 @@ class ClassicProgress:
             self._end_step()
             self._number, self._total = int(match[1]), int(match[2])
             self._step = DockerfileStep(f"[{match[1]}/{match[2]}] {match[3]}", started=True, began=self._wall())
-            if not self._is_label_of_ours(self._number, self._total, match[3]):
+            self._is_ours = self._is_label_of_ours(self._number, self._total, match[3])
+            if not self._is_ours:
                 self.progress.steps.append(self._step)
             yield self._step.name
             return
@@ -310,7 +313,8 @@ class ClassicProgress:
             self._step.cached = True
         if "returned a non-zero code: " in line and line.startswith("The command '"):
             self.progress.error = self._step.error = line
-        if line.strip():
+        # What it says of a dozen labels would leave no room for the Dockerfile's last steps at the log's end.
+        if line.strip() and not (self._is_ours and _CLASSIC_ASIDE.match(line)):
             yield line
 
 

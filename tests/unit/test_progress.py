@@ -132,6 +132,16 @@ def test_what_is_said_of_a_label_that_was_passed_is_not_said_of_the_step_before_
     assert [(step.name, step.cached) for step in parser.progress.steps] == [("[1/2] FROM debian", False)]
 
 
+def test_a_label_that_was_passed_is_one_line_of_the_log_and_a_failure_is_told() -> None:
+    parser = ClassicProgress(["a", "b"])
+    said = b" ---> Running in 79a49cbffbc8\nRemoving intermediate container 79a49cbffbc8\n ---> 79a49cbffbc9\n"
+    text = b"Step 1/3 : RUN x\n" + said + b"Step 2/3 : LABEL a=1\n" + said + b"Step 3/3 : LABEL b=1\n" + said
+    lines = _feed(parser, text + b"no space left on device\nSuccessfully built 79a49cbffbc9\n", 9)
+    assert [line for line in lines if "LABEL" in line] == ["[2/3] LABEL a=1", "[3/3] LABEL b=1"]
+    assert len(lines) == 1 + 3 + 2 + 2
+    assert lines[-2:] == ["no space left on device", "Successfully built 79a49cbffbc9"]
+
+
 def test_a_step_at_the_end_that_is_not_the_label_that_was_passed_stays_a_step() -> None:
     parser = ClassicProgress(["a"])
     _feed(parser, b"Step 1/3 : FROM debian\nStep 2/3 : LABEL a=1\nStep 3/3 : LABEL ab=1\n", 4096)
