@@ -138,7 +138,7 @@ class FakeEngine(Engine):
     def disk_usage(self, *, timeout: float, parts: Collection[DiskPart] = ()) -> EngineDisk:
         host = self.host
         with self._call("disk_usage"):
-            return EngineDisk(
+            disk = EngineDisk(
                 layers_size=host.layers_size(),
                 images=tuple(ImageDisk(i.id, host.tags_of(i.id), host.size_of(i)) for i in host.images.values()),
                 containers=tuple(ContainerDisk(c.id, c.name, c.state, c.writable) for c in host.containers.values()),
@@ -149,6 +149,15 @@ class FakeEngine(Engine):
                 cache=tuple(
                     CacheDisk("regular", record.size, record.in_use, host.is_shared(record)) for record in host.cache
                 ),
+            )
+            if not parts:
+                return disk
+            return EngineDisk(
+                layers_size=disk.layers_size if "image" in parts else 0,
+                images=disk.images if "image" in parts else (),
+                containers=disk.containers if "container" in parts else (),
+                volumes=disk.volumes if "volume" in parts else (),
+                cache=disk.cache if "build-cache" in parts else (),
             )
 
     def tag_image(self, image: ImageID, reference: str) -> None:

@@ -317,6 +317,16 @@ def test_the_account_of_the_disk_has_images_and_containers(host: ContractHost) -
     assert usage.layers_size > 0
 
 
+def test_of_the_account_no_more_is_told_than_was_asked_for_where_the_engine_can(host: ContractHost) -> None:
+    host.make("one", base=BASE)
+    host.create(name(host, "one"))
+    cache = host.engine.disk_usage(timeout=_SECONDS, parts=["build-cache"])
+    containers = host.engine.disk_usage(timeout=_SECONDS, parts=["container", "build-cache"]).containers
+    assert containers
+    if host.engine.info().api >= (1, 42):
+        assert (cache.images, cache.containers, cache.volumes) == ((), (), ())
+
+
 def test_build_cache_under_what_is_to_be_kept_stays(host: ContractHost) -> None:
     before = host.engine.disk_usage(timeout=_SECONDS).cache
     assert host.engine.prune_build_cache(keep_bytes=1 << 50, timeout=_SECONDS) == 0
