@@ -41,7 +41,7 @@ from caisson.spec import parse_request
 from deployments.names import build_deployment
 from deployments.trigger import run_state, trigger_build
 from flows.build_image import as_function, run_build
-from tests.bench_api import bench_api
+from tests.bench_api import bench_api, remove_images
 from tests.bench_disk import bench_disk
 from tests.bench_guard import FULL, QUICK, bench_guard
 from tests.bench_plan import bench_plan
@@ -111,7 +111,7 @@ def bench_builds(figures: Figures, host: EngineHost, plan: Plan) -> None:
                 Bench(figures, host, caisson, daemon, plan).run()
             finally:
                 caisson.stop()
-                _remove_images(host)
+                remove_images(host, f"label={LABEL}={MARK}")
 
 
 class Bench:
@@ -276,14 +276,6 @@ def _lines(log: Path) -> list[int]:
     """The numbers of the lines that a loud build printed, in the order of its log."""
     words = (line.split(" ") for line in log.read_text().splitlines())
     return [int(found[-1]) for found in words if found[-2:-1] == ["line"] and found[-1].isdigit()]
-
-
-def _remove_images(host: EngineHost) -> None:
-    docker = ["docker", "--host", host.docker_host]
-    ours = [*docker, "images", "--quiet", "--filter", f"label={LABEL}={MARK}"]
-    listed = subprocess.run(ours, check=True, capture_output=True, text=True)
-    if images := sorted(set(listed.stdout.split())):
-        subprocess.run([*docker, "rmi", "--force", *images], check=True, capture_output=True)
 
 
 def _timed(call: Callable[[], object]) -> float:

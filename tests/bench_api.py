@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -33,14 +34,14 @@ from deployments.gateway import answers, gateway_url
 from deployments.names import BUILD_FLOW, POOL
 from deployments.token_store import TokenStore
 from tests.bench_idle import measure_idle
-from tests.conftest import find_engines
+from tests.conftest import EngineHost, find_engines
 from tests.engine.repositories import GitDaemon, git_daemon
 from tests.figures import Figures
 from tests.flows.caisson_host import CaissonHost, free_port, wait_for
 
 RATE = 50
 MOST_P99, MOST_START = 0.100, 0.800
-IMAGE = "caisson-bench/api"
+IMAGE = f"caisson-bench/api-{os.getpid()}"
 BASE = "FROM debian:trixie-slim\n"
 EVENTS = {"Accept": "text/event-stream"}
 FOLLOWERS, CALLERS = 2, 16
@@ -73,6 +74,16 @@ def bench_api(figures: Figures, *, quick: bool = False) -> None:
                 )
             finally:
                 host.stop()
+                remove_images(engine, f"reference={IMAGE}")
+
+
+def remove_images(host: EngineHost, wanted: str) -> None:
+    """Remove the images that a filter of ``docker images`` tells: no other's, for it has to be this run's mark."""
+    docker = ["docker", "--host", host.docker_host]
+    listed = [*docker, "images", "--quiet", "--filter", wanted]
+    found = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+    if images := sorted(set(found.split())):
+        subprocess.run([*docker, "rmi", "--force", *images], check=True, capture_output=True)
 
 
 @dataclass
