@@ -128,6 +128,16 @@ def test_a_host_that_was_stopped_by_its_own_command_stays_down_and_has_the_time_
     assert int(stop_seconds) > drain + WORKER_STOP_SECONDS + GATEWAY_STOP_SECONDS + SERVER_STOP_SECONDS
 
 
+def test_the_worker_is_in_the_builders_group(services: dict[str, Any]) -> None:
+    # Who is not root gives a socket to none but a group of its own.
+    assert str(Settings.model_fields["builder_uid"].default) in services["worker"]["group_add"]
+    unit = (DEPLOYMENTS / "systemd" / "caisson.service").read_text()
+    (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
+    assert groups.split() == ["docker", "caisson-builder"]
+    documented = (DEPLOYMENTS.parent / "docs/operations.md").read_text()
+    assert f"groupadd --gid {Settings.model_fields['builder_uid'].default} caisson-builder" in documented
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_systemd_finds_no_fault_with_a_unit(unit: Path, tmp_path: Path) -> None:
     # Where it is installed is a matter of the host; systemd looks whether the program is there.
