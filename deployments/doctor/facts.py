@@ -87,6 +87,8 @@ class HostFacts:
     engine_error: str
     state_dir: FileFacts
     guard_dir: FileFacts
+    gives_to_builders: bool = True
+    """Whether the kernel lets this user give a file to the builders' group."""
     docker_disk: DiskUsage | None = None
     docker_disk_error: str = ""
     state_disk: DiskUsage | None = None

@@ -60,6 +60,7 @@ def gather(settings: Settings) -> HostFacts:
         engine_error=engine_error,
         state_dir=_directory(settings.state_dir),
         guard_dir=_directory(settings.guard_dir),
+        gives_to_builders=os.geteuid() == 0 or settings.builder_uid in os.getgroups(),
         docker_disk=docker_disk,
         docker_disk_error=docker_disk_error,
         state_disk=state_disk,

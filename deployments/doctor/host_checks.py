@@ -71,6 +71,14 @@ def guard(facts: HostFacts) -> Iterator[Item]:
             f"Others may write to {path} (mode {directory.mode:04o}), where the guarded sockets are.",
             f"chmod go-rwx {path}",
         )
+    elif not facts.gives_to_builders:
+        gid = facts.settings.builder_uid
+        yield Item(
+            "guard",
+            "problem",
+            f"This user is not in the group {gid} (CAISSON_BUILDER_UID), so that no builder would get its socket.",
+            f"groupadd --gid {gid} caisson-builder; usermod --append --groups caisson-builder USER; then start anew.",
+        )
     else:
         yield Item("guard", "ok", f"Each builder gets a guarded socket, in {path}, that can build its image only.")
 

@@ -126,6 +126,7 @@ def test_a_healthy_host_gets_no_complaint_and_no_advice() -> None:
         (socket(writable=False), "socket", "problem", "You may not use", "usermod -aG"),
         (socket(mode=0o666), "socket", "problem", "Every user", "chmod o= /var/run/docker.sock"),
         ({"settings": settings(socket="raw")}, "guard", "warning", "is root on this host", "Unset CAISSON_SOCKET"),
+        ({"gives_to_builders": False}, "guard", "problem", "not in the group 10001", "groupadd --gid 10001"),
         (guard(writable=False), "guard", "problem", "no permission", "CAISSON_GUARD_DIR"),
         (guard(kind="file"), "guard", "problem", "it is a file", "CAISSON_GUARD_DIR"),
         (guard(mode=0o777), "guard", "problem", "Others may write", "chmod go-rwx /run/caisson"),
