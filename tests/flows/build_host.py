@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ HELD = {
     "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
     "resolve_commit": (GIT, rb"command=ls-refs"),
     "clone": (GIT, rb"command=fetch"),
+    "check_dockerfile": (ENGINE, rb"GET /v[0-9.]+/images/debian:trixie-slim/json"),
     "build": ("", b""),
     "tag_image": (ENGINE, rb"POST /v[0-9.]+/images/[^ ]+/tag"),
     "remove_builder": (ENGINE, rb"DELETE /v[0-9.]+/containers/"),
@@ -70,6 +72,10 @@ class BuildHost:
         file = self.caisson.state_dir / "builds" / f"{run}.log"
         return file.read_text() if file.exists() else ""
 
+    def report(self, run: FlowRunId) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.caisson.state_dir / "builds" / f"{run}.json").read_text())
+        return found
+
     def wait_for_line(self, run: FlowRunId, text: str) -> None:
         wait_for(f"{text!r} in the log of {run}", lambda: text in self.log(run))
 
@@ -88,6 +94,16 @@ class BuildHost:
         with DockerEngine(self.engine_host.docker_host) as engine:
             for reference in [reference for repository in repositories for reference in self.images(repository)]:
                 engine.untag_image(reference)
+
+
+def newer_engine(engine_host: EngineHost, name: str) -> dict[str, str]:
+    """Settings for an engine whose view of files is another than this host's."""
+    return {
+        "CAISSON_ENGINE_SOCKET": engine_host.socket_in_engine,
+        "CAISSON_GUARD_DIR": f"{engine_host.guard_dir}-{name}",
+        "CAISSON_ENGINE_GUARD_DIR": f"{engine_host.engine_guard_dir}-{name}",
+        "CAISSON_DOCKER_DATA_ROOT": engine_host.data_root,
+    }
 
 
 @contextmanager

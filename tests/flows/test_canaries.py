@@ -19,9 +19,9 @@ from caisson.docker_engine import DockerEngine
 from caisson.errors import RequestInvalid
 from deployments.server import client_environment
 from deployments.state import StateDir
-from tests.conftest import find_engines
+from tests.conftest import EngineHost, find_engines
 from tests.engine.git_servers import GitHttp, git_http
-from tests.flows.build_host import BASE, BuildHost, build_host
+from tests.flows.build_host import BASE, BuildHost, build_host, newer_engine
 from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
 
 CAISSON = str(Path(sys.executable).with_name("caisson"))
@@ -64,29 +64,35 @@ def sings(content: bytes) -> list[str]:
     return [name for name, canary in CANARIES.items() if any(song in content for song in songs(canary))]
 
 
+@pytest.fixture(scope="module", params=[0, 1], ids=["20.10", "26.1"])
+def engine(request: pytest.FixtureRequest) -> EngineHost:
+    return find_engines()[request.param]
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(engine: EngineHost, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("canaries")
 
 
 @pytest.fixture(scope="module")
-def http(directory: Path) -> Iterator[GitHttp]:
+def http(directory: Path, engine: EngineHost) -> Iterator[GitHttp]:
     """The host's repositories over HTTP, for whoever has the token; before the host, which binds the token to it."""
-    with git_http(directory / "git", find_engines()[0].gateway, {"oauth2": CANARIES["git token"]}) as http:
+    with git_http(directory / "git", engine.gateway, {"oauth2": CANARIES["git token"]}) as http:
         yield http
 
 
 @pytest.fixture(scope="module")
-def host(directory: Path, http: GitHttp, caisson: CaissonHost) -> Iterator[BuildHost]:
+def host(directory: Path, engine: EngineHost, http: GitHttp, caisson: CaissonHost) -> Iterator[BuildHost]:
+    name = f"canaries-{engine.gateway.replace('.', '-')}-{os.getpid()}"
     variables = {
+        **(newer_engine(engine, name) if engine.socket_in_engine else {}),
         "CAISSON_CREDENTIAL_HOSTS": json.dumps({"git-token": [http.url]}),
         "CAISSON_SECRET_GIT_TOKEN": CANARIES["git token"],
         "CAISSON_SECRET_FROM_VARIABLE": CANARIES["secret from a variable"],
     }
-    engine = find_engines()[0]
     with build_host(
         directory,
-        f"canaries-{os.getpid()}",
+        name,
         engine,
         like=caisson,
         variables=variables,

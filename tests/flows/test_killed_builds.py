@@ -7,7 +7,6 @@ there the moment just before the first and the one just after the second are hel
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -234,7 +233,7 @@ def test_a_builder_that_somebody_removes_is_a_cancelled_run(host: BuildHost) -> 
     state = host.caisson.wait_for_state(run, "Cancelled", "Failed", "Crashed", "Completed")
     assert (state.state_type, state.state_name) == ("CANCELLED", "Cancelled")
     assert "removed from outside" in state.message
-    report = json.loads((host.caisson.state_dir / "builds" / f"{run}.json").read_text())
+    report = host.report(run)
     assert (report["outcome"], report["failure"]["kind"]) == ("cancelled", "cancelled")
     assert host.builders() == []
 
@@ -292,7 +291,7 @@ def test_a_build_that_is_cancelled_leaves_nothing_and_is_cancelled(held: Held, f
     assert held.host.builders() == []
     assert time.monotonic() - began < 15
     _tags_are_whole(held)
-    report = json.loads((held.host.caisson.state_dir / "builds" / f"{held.run}.json").read_text())
+    report = held.host.report(held.run)
     assert report["outcome"] == "cancelled"
     # By its own clean-up, also where that is what was cancelled.
     assert report["builder_removed"] is (None if held.step in WITHOUT_BUILDER else True)
