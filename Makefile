@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 SETUP := deployments/setup
 # Tests of the two engines, of the service, and all others run beside each other; tests/conftest.py says which.
-STREAMS := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+STREAMS := --numprocesses 3 --dist loadscope --no-loadscope-reorder
 PYTHON := .venv/bin/python
 
 help: ## What there is to make

@@ -9,6 +9,7 @@ import functools
 import http.client
 import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from caisson.unix_http import UnixConnection
 
@@ -130,26 +132,38 @@ STREAMS = ("flows", "engine", "ui", "property", "unit")
 REAL = ("flows", "engine", "ui")
 
 
-@pytest.hookimpl(tryfirst=True)
+def stream_of(test: str) -> str:
+    """The stream of a test, by its ID.
+
+    >>> stream_of("tests/engine/test_push.py::test_tags[http-20.10]"), stream_of("tests/unit/test_disk.py::test_room")
+    ('engine 20.10', 'unit test_disk')
+    """
+    file, _, name = test.partition("::")
+    _, kind, *_ = ("", *Path(file).parts[1:-1], "unit")
+    engine = re.search(r"[\[-](20\.10|26\.1)[]-]", name) if kind == "engine" else None
+    return f"engine {engine[1]}" if engine else kind if kind in ("flows", "ui") else f"{kind} {Path(file).stem}"
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    streams = {item: _stream(item) for item in items}
+    streams = {item: stream_of(item.nodeid) for item in items}
     items.sort(key=lambda item: (STREAMS.index(streams[item].split()[0]), "test_" in streams[item]))
     for item, stream in streams.items():
-        item.add_marker(pytest.mark.xdist_group(stream))
         if stream.split()[0] in REAL:
             # A busy machine alone can fail it once. What passes only then is listed in the summary as RERUN.
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
-def _stream(item: pytest.Item) -> str:
-    # Tests from elsewhere are those that a unit test runs.
-    here = Path(__file__).parent
-    kind = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else "unit"
-    if kind == "engine" and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        engine = item.callspec.params.get("engine_host")
-        if isinstance(engine, EngineHost):
-            return f"engine {engine.name}"
-    return kind if kind in ("flows", "ui") else f"{kind} {item.path.stem}"
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return Streams(config, log)
+
+
+class Streams(LoadScopeScheduling):
+    """A stream is one worker's, from its first test to its last."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return stream_of(nodeid)
 
 
 def _builders(host: EngineHost) -> dict[str, str]:
