@@ -121,16 +121,18 @@ def build_host(
 
     ``password`` is the registry's, instead of its usual one; ``network`` that of an engine which is to be killed.
     """
+    # The gateway is an address of this host, but for an engine that has been given a network of its own.
+    git_network = network or EngineNetwork(os.getpid())
     network = network or EngineNetwork.of_engine(engine_host.socket)
     gate_path = directory / "engine.sock"
     with (
-        git_daemon(directory / "git", engine_host.gateway, network) as git,
+        git_daemon(directory / "git", engine_host.gateway, git_network) as git,
         docker_registry(directory / "registry", engine_host.socket, password=password, network=network) as registry,
         unix_gate(str(gate_path), str(engine_host.socket)) as engine_gate,
     ):
         # A builder enters the real socket with the group of the one that Caisson uses.
         os.chown(gate_path, -1, engine_host.socket.stat().st_gid)
-        git_gate, git_port = tcp_gate(git.address, git.port, network)
+        git_gate, git_port = tcp_gate(git.address, git.port, git_network)
         registry_gate, registry_port = tcp_gate("127.0.0.1", int(registry.address.rpartition(":")[2]), network)
         host = CaissonHost(
             directory / "state",
