@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean images test-images
+.PHONY: help demo test faults lint bench clean images test-images
 
 SETUP := deployments/setup
 # Tests of the two engines, of the service, and all others run beside each other; tests/conftest.py says which.
@@ -27,6 +27,9 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
 		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" \
 		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" $(PYTHON) -m pytest $(STREAMS) $(ARGS)
+
+faults: ## Each process is killed while builds stand in each of their steps (six minutes; no part of `make test`)
+	@$(MAKE) test STREAMS= ARGS="tests/flows/fault_matrix.py -s"
 
 lint: ## Format, style, types, layers, shell
 	@$(SETUP)/environment.sh --dev

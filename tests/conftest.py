@@ -154,8 +154,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (STREAMS.index(streams[item].split()[0]), "test_" in streams[item]))
     for item, stream in streams.items():
         if stream.split()[0] in REAL:
-            # A busy machine alone can fail it once. What passes only then is listed in the summary as RERUN.
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            # A busy machine alone can fail it. What passes only when it is tried again is told, as RERUN.
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,8 +1,8 @@
 """Each process of the system is killed while a build is in each of its steps: nothing is left, and all goes on.
 
-One build stands in each step at once, held by a gate before a real
-server, with two more in the queue. Then one part dies by SIGKILL. The first two steps look at what is there already, in
-microseconds: there the moments just before the first and just after the second are held.
+Run by ``make faults``, in some six minutes: it wants the machine for itself. One build stands in each step at once,
+held by a gate before a real server, with two more in the queue. Then one part dies by SIGKILL. The first two steps look
+at what is there already, in microseconds: there the moments just before the first and just after the second are held.
 """
 
 from __future__ import annotations
