@@ -48,11 +48,15 @@ def test_a_step_that_prints_without_end_is_cut_in_the_log_and_the_build_goes_on(
 
 def _assert_cut(report: BuildReport, last: str) -> None:
     log = Path(report.log_file).read_bytes()
-    assert MIB // 50 < len(log) < 1.5 * MIB
-    assert b"The log is full (1 MiB, CAISSON_LOG_BYTES)" in log
+    assert len(log) < 1.5 * MIB
+    if b"[output clipped, log limit" in log and len(log) < MIB:
+        # BuildKit's own limit came first: what has no end is one piece for it.
+        assert any("clipped the log of a step" in note for note in report.notes)
+    else:
+        assert b"The log is full (1 MiB, CAISSON_LOG_BYTES)" in log
+        assert any(note.startswith("The log is not whole: ") for note in report.notes)
     assert last.encode() in log
     assert b"removed" in log.splitlines()[-1]
-    assert any(note.startswith("The log is not whole: ") for note in report.notes)
     assert len(report.model_dump_json()) < MIB
 
 
