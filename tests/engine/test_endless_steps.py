@@ -31,19 +31,20 @@ def builder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("program", ["cat /dev/zero", "yes"], ids=["a line", "lines"])
+# Far beyond every bound, and not without end: how much a busy engine passes on in a second is another thing.
+@pytest.mark.parametrize("program", ["head -c 32M /dev/zero", "yes | head -c 32M"], ids=["a line", "lines"])
 def test_a_step_that_prints_without_end_is_cut_in_the_log_and_the_build_goes_on(
     builds: Builds, builder: str, program: str
 ) -> None:
     bounded = builds.with_settings(log_bytes=MIB)
     repository = builds.repository(
-        f"FROM debian:trixie-slim\nRUN timeout 6 {program}; echo it-ended-${{?}}\nRUN echo the-next\n", name="endless"
+        f"FROM debian:trixie-slim\nRUN {program}; echo; echo it-ended\nRUN echo the-next\n", name="endless"
     )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     report = bounded(repository, builder=builder, no_cache=True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024
     assert report.outcome == "built"
-    _assert_cut(report, "the-next" if builder == "buildkit" else "it-ended-124")
+    _assert_cut(report, "the-next" if builder == "buildkit" else "it-ended")
 
 
 def _assert_cut(report: BuildReport, last: str) -> None:
