@@ -127,8 +127,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # What runs beside each other. What looks at all of an engine's containers or images shares a stream with its like, and
-# the long ones begin first. Unit and property tests fill the gaps, a file at a time.
-STREAMS = ("flows", "engine", "ui", "property", "unit")
+# the long ones begin first. Unit and property tests fill the gaps, a file at a time. The browser comes last: its loop
+# runs on in the thread in which other tests run theirs.
+STREAMS = ("flows", "engine", "property", "unit", "ui")
 REAL = ("flows", "engine", "ui")
 WATCHES_FIRST_ENGINE = ("test_audit_host",)
 """Tests of the service that tell of every container on the host's own engine."""
