@@ -194,7 +194,7 @@ def test_a_run_whose_build_never_begins_has_a_report_too(
     assert report.failure is not None
     assert (report.outcome, report.failure["kind"], report.flow_run_id) == ("failed", kind, run)
     assert (report.repository_url, report.image, report.steps) == (_URL, "caisson-flow/unbegun", [])
-    assert artifacts["build-report"]["data"].startswith("## ✗ The build of caisson\\-test\\/unbegun failed")
+    assert artifacts["build-report"]["data"].startswith("## ✗ The build of caisson\\-flow\\/unbegun failed")
     file = report_file(Settings(_env_file=None, state_dir=tmp_path), run)
     # Where the settings can't be read, nobody knows where its file would be.
     assert file.exists() == (kind != "settings-invalid")

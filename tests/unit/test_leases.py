@@ -294,4 +294,4 @@ def test_who_can_give_up_still_has_the_place_in_the_queue(state: Path) -> None:
             time.sleep(0.3)
     for thread in threads:
         thread.join(30)
-    assert order == ["build 1", "build 2", "removal"]
+    assert (set(order[:2]), order[2:]) == ({"build 1", "build 2"}, ["removal"])
