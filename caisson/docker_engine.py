@@ -15,6 +15,7 @@ from docker.auth import encode_header
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from caisson import docker_answers as answers
+from caisson.cache_bounds import cache_bounds
 from caisson.engine import (
     ContainerID,
     ContainerInfo,
@@ -362,12 +363,13 @@ class DockerEngine:
                 raise RemovalRefused(f"The Docker engine refused to {doing}: {_explanation(error)}.") from None
         return True
 
-    def prune_build_cache(self, *, keep_bytes: int, timeout: float) -> int:
-        # API 1.48 renamed it; what it means is the same.
-        name = "max-used-space" if self._api_version() >= (1, 48) else "keep-storage"
+    def prune_build_cache(
+        self, *, keep_bytes: int, timeout: float, reserved_bytes: int = 0, min_free_bytes: int = 0
+    ) -> int:
+        bounds = cache_bounds(self._api_version(), keep=keep_bytes, reserved=reserved_bytes, min_free=min_free_bytes)
         with self._errors("prune its build cache"):
             answer = self._api._result(
-                self._api._post(self._api._url("/build/prune"), params={name: keep_bytes}, timeout=timeout), True
+                self._api._post(self._api._url("/build/prune"), params=bounds, timeout=timeout), True
             )
         return int((answer or {}).get("SpaceReclaimed") or 0)
 

@@ -270,9 +270,13 @@ class Engine(Protocol):
         """
         ...
 
-    def prune_build_cache(self, *, keep_bytes: int, timeout: float) -> int:
+    def prune_build_cache(
+        self, *, keep_bytes: int, timeout: float, reserved_bytes: int = 0, min_free_bytes: int = 0
+    ) -> int:
         """Have BuildKit bring its cache down to ``keep_bytes`` by its own order; returns bytes that it says are freed.
 
+        Where the engine has words for it (``cache_bounds``), further while less than ``min_free_bytes`` is free on its
+        disk, but never below ``reserved_bytes``.
         Never what is in use, and never ``all``: what images hold too stays.
         """
         ...

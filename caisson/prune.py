@@ -335,7 +335,13 @@ class _Apply:
             case RemoveVolume():
                 return engine.remove_volume(item.name)
             case PruneBuildCache():
-                return engine.prune_build_cache(keep_bytes=item.keep_bytes, timeout=CACHE_SECONDS) > 0
+                freed = engine.prune_build_cache(
+                    keep_bytes=item.keep_bytes,
+                    reserved_bytes=item.reserved_bytes,
+                    min_free_bytes=item.min_free_bytes,
+                    timeout=CACHE_SECONDS,
+                )
+                return freed > 0
 
     def _after_silence(
         self, engine: Engine, item: PlanItem, error: EngineUnreachable, taken: Sequence[str], seconds: float

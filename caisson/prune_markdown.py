@@ -139,6 +139,8 @@ def _row(item: PlanItem, now: datetime) -> list[str]:
             return ["volume", code(item.name[:12]), format_ago(item.last_used, now), *ending]
         case PruneBuildCache():
             down = f"from {format_size(item.seen_bytes)} down to {format_size(item.keep_bytes)}"
+            if item.min_free_bytes:
+                down += f", or further until {format_size(item.min_free_bytes)} are free"
             return ["build cache", down, "–", *ending]
 
 

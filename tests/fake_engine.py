@@ -182,7 +182,9 @@ class FakeEngine(Engine):
         with self._call("remove_volume", name):
             return self.host.delete_volume(name)
 
-    def prune_build_cache(self, *, keep_bytes: int, timeout: float) -> int:
+    def prune_build_cache(
+        self, *, keep_bytes: int, timeout: float, reserved_bytes: int = 0, min_free_bytes: int = 0
+    ) -> int:
         with self._call("prune_build_cache", str(keep_bytes)):
             return self.host.prune_cache(keep_bytes)
 

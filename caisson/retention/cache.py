@@ -16,10 +16,13 @@ from caisson.sizes import format_size
 from caisson.snapshot import CacheEntry
 
 
-def plan_cache(entries: Iterable[CacheEntry], policy: CachePolicy, room: Room) -> PruneBuildCache | None:
+def plan_cache(
+    entries: Iterable[CacheEntry], policy: CachePolicy, room: Room, *, freed_later: int = 0
+) -> PruneBuildCache | None:
     """Down to ``max_used_space``, or further while ``min_free_space`` is not free, but never below ``reserved_space``.
 
     The estimate counts what is neither in use nor shared with images: only that is sure to be given back.
+    ``freed_later`` of what is planned goes only after the cache, which must not go for want of it.
     """
     entries = tuple(entries)
     total = own_bytes(entries)
@@ -34,7 +37,19 @@ def plan_cache(entries: Iterable[CacheEntry], policy: CachePolicy, room: Room) -
             reason = (
                 f"{format_size(room.free_bytes)} are free, and min_free_space is {format_size(policy.min_free_space)}"
             )
-    return _item(entries, total, max(keep, policy.reserved_space), rule, reason)
+    freed = min(total - max(keep, policy.reserved_space), _reclaimable(entries))
+    if not rule or freed <= 0:
+        return None
+    return PruneBuildCache(
+        keep_bytes=max(keep, policy.reserved_space),
+        seen_bytes=total,
+        phase="build-cache",
+        rule=rule,
+        reason=reason,
+        marginal_bytes=freed,
+        reserved_bytes=policy.reserved_space,
+        min_free_bytes=max(0, (policy.min_free_space or 0) - freed_later),
+    )
 
 
 def evict_cache(
@@ -55,7 +70,8 @@ def evict_cache(
     wanted = min(room.missing_bytes, unfreed_bytes or left, left)
     # Images that are planned to go may take as many bytes from what is shared.
     shared = max(0, shared_bytes(entries) - room.reclaimable)
-    keep = max(total - wanted, policy.reserved_space - shared, 0)
+    reserved = max(0, policy.reserved_space - shared)
+    keep = max(total - wanted, reserved)
     if not room.short or keep >= total:
         return None
     reason = "images alone don't free enough, and cache down to reserved_space may go under pressure"
@@ -70,6 +86,7 @@ def evict_cache(
         rule="cache-pressure",
         reason=reason,
         marginal_bytes=total - keep,
+        reserved_bytes=reserved,
     )
 
 
@@ -81,20 +98,6 @@ def own_bytes(entries: Iterable[CacheEntry]) -> int:
 def shared_bytes(entries: Iterable[CacheEntry]) -> int:
     """The cache that images hold as well."""
     return sum(entry.size for entry in entries if entry.shared)
-
-
-def _item(entries: tuple[CacheEntry, ...], total: int, keep: int, rule: str, reason: str) -> PruneBuildCache | None:
-    freed = min(total - keep, _reclaimable(entries))
-    if not rule or freed <= 0:
-        return None
-    return PruneBuildCache(
-        keep_bytes=keep,
-        seen_bytes=total,
-        phase="build-cache",
-        rule=rule,
-        reason=reason,
-        marginal_bytes=freed,
-    )
 
 
 def _reclaimable(entries: tuple[CacheEntry, ...]) -> int:

@@ -94,7 +94,9 @@ def plan_prune(
     # Pressure is judged after all that goes anyway, wherever it stands in the order.
     room.free(sum(freed.values()) + sum(item.marginal_bytes for item in before))
     entries = () if snapshot.problems else snapshot.build_cache
-    cache = plan_cache(entries, policy.build_cache, room)
+    # Of what goes by its time, only what is not expired goes before the cache.
+    later = sum(freed[item.image.id] for item in going if item.phase == "expired")
+    cache = plan_cache(entries, policy.build_cache, room, freed_later=later)
     room.free(cache.marginal_bytes if cache else 0)
     cache_evicted = None
     if attempt.unfreed_bytes:

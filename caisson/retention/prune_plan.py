@@ -159,7 +159,11 @@ class RemoveVolume:
 
 @dataclass(frozen=True)
 class PruneBuildCache:
-    """Bring the build cache down to ``keep_bytes`` by BuildKit's own order; ``seen_bytes`` is what it had."""
+    """Bring the build cache down to ``keep_bytes`` by BuildKit's own order; ``seen_bytes`` is what it had.
+
+    Further while less than ``min_free_bytes`` is free on its disk (0: not for that), never below ``reserved_bytes``:
+    the engine sees to both at that moment, where its API has words for them.
+    """
 
     keep_bytes: int
     seen_bytes: int
@@ -167,6 +171,8 @@ class PruneBuildCache:
     rule: str
     reason: str
     marginal_bytes: int
+    reserved_bytes: int = 0
+    min_free_bytes: int = 0
     kind: Literal["build-cache"] = "build-cache"
 
 

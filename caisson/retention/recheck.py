@@ -147,8 +147,13 @@ class Recheck:
         return Verdict("allow", expiry.rule, expiry.reason)
 
     def _cache(self, item: PruneBuildCache) -> Verdict:
-        reserved = self._facts.policy.build_cache.reserved_space
-        if item.keep_bytes + shared_bytes(self._facts.snapshot.build_cache) < reserved:
+        policy = self._facts.policy.build_cache
+        reserved, min_free = policy.reserved_space, policy.min_free_space or 0
+        if item.min_free_bytes > min_free:
+            return Verdict("deny", "changed", f"min_free_space is {format_size(min_free)} now")
+        # For want of free space the engine goes on to what is reserved.
+        least = min(item.keep_bytes, item.reserved_bytes) if item.min_free_bytes else item.keep_bytes
+        if least + shared_bytes(self._facts.snapshot.build_cache) < reserved:
             return Verdict("deny", "changed", f"reserved_space is {format_size(reserved)} now")
         if own_bytes(self._facts.snapshot.build_cache) <= item.keep_bytes:
             return Verdict("gone", item.rule, "the build cache is not larger than that any more")

@@ -110,3 +110,13 @@ def test_cache_is_not_taken_below_a_reserve_that_was_raised() -> None:
     raised = policy(build_cache={"reserved_space": "15m", "max_used_space": "15m"})
     assert verdict(item, host(build_cache=entries), chosen=raised).decision == "deny"
     assert verdict(item, host(), chosen=chosen).decision == "gone"
+
+
+def test_cache_is_not_taken_for_free_space_that_the_policy_no_longer_wants_or_below_its_reserve() -> None:
+    cache = {"reserved_space": "0", "max_used_space": "10m", "min_free_space": "200m"}
+    entries = (CacheEntry("a", "regular", 20 * MIB),)
+    (item,) = plan(host(build_cache=entries), policy(build_cache=cache)).items
+    assert verdict(item, host(build_cache=entries), chosen=policy(build_cache=cache)).allowed
+    for change in ({"min_free_space": ""}, {"min_free_space": "150m"}, {"reserved_space": "5m"}):
+        chosen = policy(build_cache={**cache, **change})
+        assert verdict(item, host(build_cache=entries), chosen=chosen).decision == "deny", change
