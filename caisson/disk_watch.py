@@ -13,7 +13,7 @@ from pathlib import Path
 
 from caisson.disk import DiskUsage, read_file_system
 from caisson.disk_limits import DiskLimits, Zone, describe_missing
-from caisson.disk_places import Place, find_places
+from caisson.disk_places import Place, find_places, stops_builds
 from caisson.disk_report import DiskReport, horizon, report_file_system, worst
 from caisson.disk_samples import History
 from caisson.disk_state import DiskState, Remembered, read_attribution
@@ -64,7 +64,13 @@ def look(settings: Settings, state: DiskState, now: datetime, *, ask: Callable[[
         places = state.places
     readings = []
     for place in places.places:
-        usage = read_file_system(Path(place.path))
+        try:
+            usage = read_file_system(Path(place.path))
+        except OSError:
+            if stops_builds(place):
+                raise
+            # A volume that was unmounted just now.
+            continue
         zone = settings.disk_limits.zone(usage)
         before = state.pressures.get(place.path, Remembered()).pressure
         pressure, change = advance(before, zone, now, most_gap=most_gap(settings))
@@ -122,7 +128,7 @@ def changed_horizons(state: DiskState, forecasts: dict[str, Forecast | None]) ->
 
 def find_critical(limits: DiskLimits, places: tuple[Place, ...]) -> DiskUsage | None:
     """The first of the disks that is critical now, whatever the monitor thinks; unreadable ones are passed over."""
-    for place in places:
+    for place in filter(stops_builds, places):
         try:
             usage = read_file_system(Path(place.path))
         except OSError:

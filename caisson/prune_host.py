@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from caisson.disk import read_file_system
-from caisson.disk_places import docker_places
+from caisson.disk_places import docker_places, find_images
 from caisson.disk_reserve import DiskReserve
 from caisson.docker_engine import DockerEngine
 from caisson.engine import EngineInfo
@@ -45,6 +45,4 @@ def open_prune_host(settings: Settings) -> Iterator[PruneHost]:
 
 def images_root(info: EngineInfo, settings: Settings) -> Path:
     """A directory on the file system that images fill; raises ``SettingsInvalid`` when it is not to be seen."""
-    places = docker_places(info, settings)
-    found = next((place for place in places if "containerd's images" in place.holds), places[0])
-    return Path(found.path)
+    return Path(find_images(docker_places(info, settings)).path)

@@ -23,7 +23,10 @@ _MARK_DIGITS = 10
 
 @dataclass(frozen=True)
 class HostRecord:
-    """One host as it last told of itself; ``level`` is its disk's, ``free_bytes`` are those of Docker's disk."""
+    """One host as it last told of itself; ``level`` is its disk's, ``free_bytes`` are those of Docker's disk.
+
+    ``prune_seconds`` is how often it is pruned by its schedule; 0: on none, or it is of a version that did not tell.
+    """
 
     host: str
     version: str = ""
@@ -33,6 +36,7 @@ class HostRecord:
     free_bytes: int = 0
     engine_answers: bool = True
     stopped: bool = False
+    prune_seconds: int = 0
     repositories: frozenset[str] = frozenset()
 
     @property
@@ -55,6 +59,7 @@ class HostRecord:
                 free_bytes=int(value.get("free_bytes", 0)),
                 engine_answers=bool(value.get("engine_answers", True)),
                 stopped=bool(value.get("stopped", False)),
+                prune_seconds=int(value.get("prune_seconds", 0)),
                 repositories=frozenset(str(value.get("repositories", "")).split()),
             )
         except (KeyError, TypeError, ValueError):

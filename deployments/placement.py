@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import WorkerStatus
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from caisson.disk import read_file_system
+from caisson.disk_places import stops_builds
 from caisson.disk_state import read_state
 from caisson.disk_watch import require_uncritical
 from caisson.docker_engine import DockerEngine
@@ -145,6 +146,7 @@ class Placement:
             free_bytes=own.free_bytes,
             engine_answers=own.engine_answers,
             stopped=stopped,
+            prune_seconds=self._settings.prune_seconds,
             repositories=self._repositories,
         )
         now = time.monotonic()
@@ -237,8 +239,8 @@ def _look_at_disk(settings: Settings) -> tuple[bool, int]:
     except DiskTooFull:
         is_critical = True
     try:
-        free = min(read_file_system(Path(item.path)).free_bytes for item in places.places)
-    except OSError:
+        free = min(read_file_system(Path(item.path)).free_bytes for item in places.places if stops_builds(item))
+    except (OSError, ValueError):
         free = 0
     return is_critical, free
 

@@ -117,7 +117,15 @@ def test_a_host_that_left_is_not_gone() -> None:
 def test_what_a_host_tells_is_read_as_it_was_told() -> None:
     urls = [f"https://git.example.com/team/app-{number}.git" for number in range(1000)]
     record = HostRecord(
-        "b1", "1.2", 3, 2, "critical", 1 << 40, engine_answers=False, repositories=repository_marks(urls)
+        "b1",
+        "1.2",
+        3,
+        2,
+        "critical",
+        1 << 40,
+        engine_answers=False,
+        prune_seconds=21_600,
+        repositories=repository_marks(urls),
     )
     assert HostRecord.parse(record.value) == record
     assert len(record.repositories) == MOST_REPOSITORIES
