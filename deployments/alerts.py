@@ -1,8 +1,4 @@
-"""Alerts: an automation of Prefect on the events of disk, prunes and audit, and the block that says where they go.
-
-The address of a webhook is a secret (whoever has it can post there), so it is in a block, which Prefect encrypts, and
-nowhere else: not in the automation, not in a setting, not in a command's arguments.
-"""
+"""Alerts: automations of Prefect on the events of disk, prunes and audit, and on a host that tells of no prunes."""
 
 from __future__ import annotations
 
@@ -10,38 +6,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
-from urllib.parse import urlsplit
 
 import httpx
-from prefect.automations import AutomationCore, CallWebhook, EventTrigger, Posture, SendNotification
-from prefect.blocks.core import Block
-from prefect.blocks.notifications import SendgridEmail, SlackWebhook
-from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.orchestration import get_client
 from prefect.events import emit_event
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.types import SecretDict
-from pydantic import SecretStr
+from prefect.exceptions import PrefectHTTPStatusError
 
 from caisson.audit.events import FINDING_EVENT
 from caisson.disk_events import EVENT_NAMES, host_resource
 from caisson.errors import RequestInvalid, ServiceUnreachable
 from caisson.prune_events import ALERTED
+from caisson.settings import Settings
+from deployments.alert_blocks import KINDS, BlockName, find_block, make_block, remove_blocks, save_block
+from deployments.alert_telling import EVENTS
+from deployments.names import alert_name, alert_of
+from deployments.prune_switches import read_automations, remove_switches, set_switches
 
-Kind = Literal["webhook", "slack", "email"]
 TEST_EVENT = "caisson.alert.test"
-_PREFIX = "caisson-alert-"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-_ADDRESS = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
-_SLACK = re.compile(r"https://hooks\.slack(?:-gov)?\.com/services/[A-Za-z0-9]+/[A-Za-z0-9]+/[A-Za-z0-9]+/?")
-_PAYLOAD = (
-    '{"event": {{ event.event | tojson }}, "host": {{ event.resource.name | tojson }}, '
-    '"occurred": {{ event.occurred.isoformat() | tojson }}, "message": {{ event.payload.message | tojson }}, '
-    '"payload": {{ event.payload | tojson }}}'
-)
-_SUBJECT = "{{ event.event }} on {{ event.resource.name }}"
-_BODY = "{{ event.payload.message }}"
 
 
 @dataclass(frozen=True)
@@ -54,28 +37,37 @@ class Alert:
 
 
 def set_alert(
-    kind: Kind, secret: str, *, name: str = "", to: Sequence[str] = (), sender: str = "", on_forecast: bool = True
+    settings: Settings,
+    kind: str,
+    secret: str = "",
+    *,
+    name: str = "",
+    to: Sequence[str] = (),
+    sender: str = "",
+    on_forecast: bool = True,
 ) -> str:
-    """Set up an alert, or renew the one of that name; returns its name, by default the kind.
+    """Set up an alert, or renew the one of that name; returns its name, by default the kind's or the block's.
 
-    ``secret`` is the URL of a webhook, or SendGrid's API key for e-mail. Raises ``RequestInvalid`` for what can't
+    ``kind`` is one of ``KINDS``, or a block that people have made in Prefect: ``discord-webhook/ops``. ``secret`` is
+    the URL of a webhook, or SendGrid's API key for e-mail; none for a block. Raises ``RequestInvalid`` for what can't
     work, ``ServiceUnreachable`` when Prefect can't be asked.
     """
-    name = name or kind
+    own = next((known for known in KINDS if known == kind), None)
+    named = BlockName.parse(kind) if own is None else None
+    name = name or (named.name if named else kind)
     if not _NAME.fullmatch(name):
         raise RequestInvalid(f"name: {name[:60]!r} is not small letters, digits and dashes, at most 40.")
-    block = _block(kind, secret, to, sender)
+    block = make_block(own, secret, to, sender) if own is not None else None
     with _explained(), get_client(sync_client=True) as client:
-        document = block.save(f"{_PREFIX}{name}", overwrite=True)
-        action = (
-            CallWebhook(block_document_id=document, payload=_PAYLOAD)
-            if kind == "webhook"
-            else SendNotification(block_document_id=document, subject=_SUBJECT, body=_BODY)
-        )
+        if named is not None:
+            where = find_block(client, named)
+        else:
+            assert block is not None
+            where = save_block(block, name)
         told = (*EVENT_NAMES, *ALERTED, FINDING_EVENT)
         events = [event for event in told if on_forecast or event != "caisson.disk.forecast"]
         automation = AutomationCore(
-            name=f"{_PREFIX}{name}",
+            name=alert_name(name),
             description=f"Caisson's alert about Docker's disk, prunes and audit, by {kind}.",
             enabled=True,
             trigger=EventTrigger(
@@ -85,7 +77,7 @@ def set_alert(
                 threshold=1,
                 within=timedelta(0),
             ),
-            actions=[action],
+            actions=[EVENTS.action(where.document, by_webhook=where.by_webhook)],
         )
         known = client.read_automations_by_name(automation.name)
         for old in known[1:]:
@@ -94,6 +86,9 @@ def set_alert(
             client.update_automation(known[0].id, automation)
         else:
             client.create_automation(automation)
+        set_switches(client, settings, name, where.document, by_webhook=where.by_webhook)
+        # Last: until then the old automation still told by them.
+        remove_blocks(client, name, but=where.document)
     return name
 
 
@@ -101,21 +96,20 @@ def list_alerts() -> list[Alert]:
     """The alerts that are set up; raises ``ServiceUnreachable``."""
     with _explained(), get_client(sync_client=True) as client:
         return [
-            Alert(
-                item.name.removeprefix(_PREFIX), (item.description or "").rpartition("by ")[2].rstrip("."), item.enabled
-            )
-            for item in client.read_automations()
-            if item.name.startswith(_PREFIX)
+            Alert(alert_of(item.name), (item.description or "").rpartition("by ")[2].rstrip("."), item.enabled)
+            for item in read_automations(client)
+            if alert_of(item.name)
         ]
 
 
 def remove_alert(name: str) -> bool:
-    """Remove an alert and its block; False where there is none of that name. Raises ``ServiceUnreachable``."""
+    """Remove an alert and what was made for it; False where there is none. Raises ``ServiceUnreachable``."""
     with _explained(), get_client(sync_client=True) as client:
-        found = client.read_automations_by_name(f"{_PREFIX}{name}")
+        found = client.read_automations_by_name(alert_name(name))
         for automation in found:
             client.delete_automation(automation.id)
-        return _remove_block(client, f"{_PREFIX}{name}") or bool(found)
+        remove_switches(client, name)
+        return remove_blocks(client, name) or bool(found)
 
 
 def test_alert(name: str, host: str) -> None:
@@ -128,41 +122,6 @@ def test_alert(name: str, host: str) -> None:
         resource={"prefect.resource.id": host_resource(host), "prefect.resource.name": host},
         payload={"host": host, "message": message},
     )
-
-
-def _block(kind: Kind, secret: str, to: Sequence[str], sender: str) -> Block:
-    if not secret:
-        raise RequestInvalid(f"{'API key' if kind == 'email' else 'URL'}: it is empty.")
-    if kind == "email":
-        for field, address in (("from", sender), *(("to", address) for address in (to or ("",)))):
-            if not _ADDRESS.fullmatch(address):
-                raise RequestInvalid(f"{field}: {address[:80]!r} is no e-mail address.")
-        return SendgridEmail(api_key=SecretStr(secret), sender_email=sender, to_emails=list(to))
-    parts = urlsplit(secret)
-    # Never quoted: the URL is the secret.
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in secret):
-        raise RequestInvalid("URL: it is no http:// or https:// address.")
-    if kind == "slack":
-        # To any other address Prefect's block would send nothing, and say nothing.
-        if not _SLACK.fullmatch(secret):
-            raise RequestInvalid(
-                "URL: it is no webhook of Slack's (https://hooks.slack.com/services/…).",
-                hint="For what takes the same messages elsewhere, set up an alert of kind webhook.",
-            )
-        return SlackWebhook(url=SecretStr(secret))
-    headers = SecretDict({"Content-Type": "application/json"})
-    return Webhook(method="POST", url=SecretStr(secret), headers=headers)
-
-
-def _remove_block(client: SyncPrefectClient, name: str) -> bool:
-    for slug in ("webhook", "slack-webhook", "sendgrid-email"):
-        try:
-            document = client.read_block_document_by_name(name, slug, include_secrets=False)
-        except ObjectNotFound:
-            continue
-        client.delete_block_document(document.id)
-        return True
-    return False
 
 
 class _explained:

@@ -18,6 +18,7 @@ from prefect.workers.process import ProcessWorker
 from caisson.settings import Settings
 from deployments.care_schedule import CareSchedule, apply_schedule, audit_schedule, monitor_schedule, prune_schedule
 from deployments.names import ANY_HOST, POOL, SHARED_QUEUE, care_queue, host_queue
+from deployments.prune_switches import keep_switches
 from flows.audit_host import audit_host
 from flows.build_image import build_image
 from flows.monitor_disk import monitor_disk
@@ -33,7 +34,8 @@ _OLD_POOL = "Builds on this host. Caisson's own worker serves it"
 def apply_deployments(settings: Settings) -> list[str]:
     """Create or update the work pool, this host's queues and its deployments; returns their names, ``flow/host``.
 
-    The deployment whose builds any host may take is applied by each of them, in the same words.
+    The deployment whose builds any host may take is applied by each of them, in the same words. Alerts that are set up
+    learn of the host, or of how often it is pruned.
     """
     ensure_work_pool(settings)
     names = [apply_flow(flow, settings) for flow in FLOWS]
@@ -47,6 +49,7 @@ def apply_deployments(settings: Settings) -> list[str]:
         existed = deployment_exists(flow, settings)
         names.append(apply_flow(flow, settings, queue=care_queue(settings.host_name)))
         apply_schedule(settings, names[-1], schedule(settings), existed=existed)
+    keep_switches(settings)
     _remove_old_pool(settings)
     return names
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli_help import Command, invocation
 
+if TYPE_CHECKING:
+    from caisson.settings import Settings
+
 SET_EXAMPLES = """
 caisson alerts set webhook < url.txt
 CAISSON_SECRET_ALERT=https://hooks.slack.com/services/… caisson alerts set slack
 caisson alerts set email --from caisson@example.com --to ops@example.com < sendgrid-key.txt
+caisson alerts set discord-webhook/ops
 caisson alerts test webhook
 """
 SECRET_VARIABLE = "CAISSON_SECRET_ALERT"  # noqa: S105
@@ -23,14 +27,22 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Be told of a full disk, and of what prunes and audits find.",
 )
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="To have several of one kind.  [default: the kind]")]
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name", metavar="NAME", help="To have several of one kind.  [default: the kind, or the block's name]"
+    ),
+]
 
 
 @app.command("set", cls=Command, epilog=SET_EXAMPLES)
 def set_(
     kind: Annotated[
-        Literal["webhook", "slack", "email"],
-        typer.Argument(metavar="KIND", help="Where alerts go; e-mail by SendGrid."),
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="Where alerts go: webhook, slack, email (by SendGrid), or a block of Prefect's as TYPE-SLUG/NAME.",
+        ),
     ],
     name: Name = "",
     sender: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="Sender of the e-mail.")] = "",
@@ -40,13 +52,14 @@ def set_(
     """Set up an alert, or renew it.
 
     The webhook's URL, or the API key for e-mail, is read from CAISSON_SECRET_ALERT or else from standard input: an
-    argument would be seen by every user of this host.
+    argument would be seen by every user of this host. A block that was made in Prefect has what it needs:
+    discord-webhook/ops is the one named ops of that type.
     """
-    secret = _read_secret(kind)
-    _use_prefect()
+    secret = _read_secret(kind) if kind in ("webhook", "slack", "email") else ""
+    settings = _use_prefect()
     from deployments.alerts import set_alert
 
-    made = set_alert(kind, secret, name=name, to=to or (), sender=sender, on_forecast=forecast)
+    made = set_alert(settings, kind, secret, name=name, to=to or (), sender=sender, on_forecast=forecast)
     typer.echo(f"The alert {made} is set up. `caisson alerts test {made}` tries it.")
 
 
@@ -77,7 +90,7 @@ def test(name: Annotated[str, typer.Argument(metavar="NAME", help="The alert's n
     settings = _use_prefect()
     from deployments.alerts import test_alert
 
-    test_alert(name, settings)
+    test_alert(name, settings.host_name)
     typer.echo("A test was sent; it should arrive within seconds.")
 
 
@@ -103,8 +116,8 @@ def _read_secret(kind: str) -> str:
     return sys.stdin.readline().strip()
 
 
-def _use_prefect() -> str:
-    """Have Prefect's client, which is not imported yet, talk to the Caisson that runs; returns this host's name."""
+def _use_prefect() -> Settings:
+    """Have Prefect's client, which is not imported yet, talk to the Caisson that runs; returns the settings."""
     from caisson.errors import ServiceUnreachable
     from caisson.settings import load_settings
     from deployments.cli_service import use_secrets_of
@@ -116,4 +129,4 @@ def _use_prefect() -> str:
             "No Caisson runs on this host.", hint="Start it with `caisson up`, or set CAISSON_API_URL."
         )
     use_secrets_of(settings)
-    return settings.host_name
+    return settings

@@ -15,13 +15,14 @@ from caisson.errors import RequestInvalid, ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
 from deployments.host_states import HostState, read_host_states
 from deployments.hosts import variable_name
-from deployments.names import POOL, care_queue, host_queue
+from deployments.names import POOL, care_queue, host_of_switch, host_queue
 from deployments.prefect_api import PrefectApi
 from deployments.server import client_environment
 from deployments.state import StateDir, find_running
 
 Say = Callable[[str], None]
 
+_PAGE = 200
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _APPLY = "from caisson.settings import load_settings; from deployments.apply import apply_deployments as apply"
 
@@ -108,6 +109,8 @@ def join(settings: Settings, api: str, token: str, *, say: Say) -> None:
 def leave(settings: Settings, *, say: Say) -> None:
     """Remove this host's queues and deployments, with the builds that wait for it, and forget the connection.
 
+    Alerts expect no more prunes of it.
+
     Raises ``SettingsInvalid`` while a Caisson runs here, ``ServiceUnreachable`` when the API can't be asked.
     """
     if find_running(settings) is not None:
@@ -127,8 +130,18 @@ def leave(settings: Settings, *, say: Say) -> None:
             prefect.delete(f"/work_pools/{POOL}/queues/{quote(queue, safe='')}")
         prefect.delete(f"/work_pools/{POOL}/workers/{quote(host, safe='')}")
         prefect.delete(f"/variables/name/{variable_name(host)}")
+        for switch in _switches(prefect, host):
+            prefect.delete(f"/automations/{switch}")
     forget_connection(settings.state_dir)
     say(f"Host {host} has left {connection.api_url}.")
+
+
+def _switches(prefect: PrefectApi, host: str) -> list[str]:
+    """The automations that would tell of this host's silence, by ID."""
+    found: list[dict[str, str]] = []
+    while page := prefect.post("/automations/filter", {"limit": _PAGE, "offset": len(found)}):
+        found += page
+    return [automation["id"] for automation in found if host_of_switch(automation["name"]) == host]
 
 
 def set_drain(api: PrefectApi, host: str, *, drain: bool) -> HostState:

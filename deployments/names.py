@@ -1,4 +1,5 @@
-"""The names under which hosts are known to Prefect: one work pool, and in it a queue for each host and one for all."""
+"""The names under which hosts and alerts are known to Prefect: one work pool, and in it a queue for each host and one
+for all."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ SHARED_QUEUE = "shared"
 ANY_HOST = "any"
 """Stands for the host in the name of the deployment whose builds any host may take."""
 _CARE = "care-"
+_ALERT = "caisson-alert-"
+_SWITCH = "caisson-silence-"
 
 
 def host_queue(host: str) -> str:
@@ -54,3 +57,31 @@ def audit_deployment(settings: Settings) -> str:
 def build_deployment(settings: Settings) -> str:
     """The deployment that builds on this host, as Prefect's API names it: ``flow/deployment``."""
     return f"{BUILD_FLOW}/{settings.host_name}"
+
+
+def alert_name(alert: str) -> str:
+    """An alert's own automation, and its own block.
+
+    >>> alert_of(alert_name("ops")), alert_of("somebody's own")
+    ('ops', '')
+    """
+    return f"{_ALERT}{alert}"
+
+
+def alert_of(automation: str) -> str:
+    """The alert that an automation of this name is; empty for others."""
+    return automation.removeprefix(_ALERT) if automation.startswith(_ALERT) else ""
+
+
+def switch_name(alert: str, host: str) -> str:
+    """The automation by which an alert tells of a host's silence; an alert's name has no ``@``.
+
+    >>> host_of_switch(switch_name("ops", "b1.example.com")), host_of_switch("caisson-alert-ops")
+    ('b1.example.com', '')
+    """
+    return f"{_SWITCH}{alert}@{host}"
+
+
+def host_of_switch(automation: str) -> str:
+    """The host whose silence an automation of this name tells of; empty for others."""
+    return automation.partition("@")[2] if automation.startswith(_SWITCH) else ""

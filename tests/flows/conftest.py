@@ -1,8 +1,13 @@
-"""Two Caissons: one that the tests share, and one whose parts are killed."""
+"""Two Caissons, one that the tests share and one whose parts are killed, and a receiver for what they tell."""
 
 from __future__ import annotations
 
+import http.server
+import json
+import queue
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,3 +55,23 @@ def mortal(_mortal: CaissonHost) -> Iterator[CaissonHost]:
     yield _mortal
     if not _mortal.is_up:
         assert _mortal.processes() == {}
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
+    """A webhook's receiver: its URL, and what was posted there."""
+    posted: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/s3cr3t-path", posted
+        server.shutdown()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import queue
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,26 +101,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> I
         if host.process is not None:
             host.stop()
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
-    """A webhook's receiver: its URL, and what was posted there."""
-    posted: queue.Queue[dict[str, Any]] = queue.Queue()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/s3cr3t-path", posted
-        server.shutdown()
 
 
 def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
