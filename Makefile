@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint bench clean images test-images
+.PHONY: help demo test faults thorough lint bench clean images test-images
 
 SETUP := deployments/setup
 # Tests of the two engines, of the service, and all others run beside each other; tests/conftest.py says which.
@@ -11,7 +11,7 @@ STREAMS := --numprocesses 3 --dist loadscope --no-loadscope-reorder
 PYTHON := .venv/bin/python
 
 help: ## What there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: export CAISSON_DEMO_REPO := $(REPO)
 demo: export CAISSON_DEMO_REF := $(REF)
@@ -30,6 +30,10 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 
 faults: ## Each process is killed while builds stand in each of their steps (six minutes; no part of `make test`)
 	@$(MAKE) test STREAMS= ARGS="tests/flows/fault_matrix.py -s"
+
+thorough: ## The property tests with 2,000 examples each, 20 times as many (ARGS=… goes to pytest; no part of `make test`)
+	@$(SETUP)/environment.sh --dev
+	@HYPOTHESIS_PROFILE=thorough $(PYTHON) -m pytest tests/property --timeout 0 --numprocesses auto --dist loadscope $(ARGS)
 
 lint: ## Format, style, types, layers, shell
 	@$(SETUP)/environment.sh --dev

@@ -1,7 +1,7 @@
 """Property tests are about results: on a busy machine an example may take long, which is no failure.
 
-``HYPOTHESIS_PROFILE=thorough`` takes thousands of examples each; ``quick`` is for breaking the code by hand, to see
-whether a test fails.
+``HYPOTHESIS_PROFILE=thorough`` takes thousands of examples each (``make thorough``); ``quick`` is for breaking the code
+by hand, to see whether a test fails.
 """
 
 import os
