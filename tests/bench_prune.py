@@ -49,7 +49,10 @@ _DAYS = 30
 _CALL = re.compile(rb'msg="Calling (?!HEAD /_ping|GET /_ping)')
 # An engine keeps its last 256 events: the monitor reads them more often than that.
 _AT_ONCE = 100
-_CUSTODIAN = "docker-custodian"
+_CUSTODIAN = "docker-custodian==0.7.4"
+# The latest; a pre-release, as all of its are.
+_IMAGE_CLEANER = "docker-image-cleaner==1.0.0b3"
+_IS_CLEAN = re.compile(r"Deleted \d+ images, freed")
 POLICY = RetentionPolicy(
     scope=Scope.HOST,
     allow_unrecoverable=True,
@@ -99,12 +102,15 @@ def bench_prune(figures: Figures, images: int = IMAGES) -> None:
         ours = bench.turn("caisson prune", bench.caisson)
         rows = [bare, ours]
         rows.append(bench.turn("docker image prune --all --filter until=720h", bench.docker_prune))
-        rows.append(bench.turn("docker-image-cleaner's loop", bench.image_cleaner))
-        with _custodian() as program:
-            if program:
-                rows.append(bench.turn("docker-custodian --max-image-age 30days", partial(bench.custodian, program)))
-            else:
-                figures.judge(f"{_CUSTODIAN} beside it", "not measured", "the peers in one run", met=False)
+        for package, program, tool, prune in (
+            (_IMAGE_CLEANER, "docker-image-cleaner", "docker-image-cleaner 1.0.0b3", bench.image_cleaner),
+            (_CUSTODIAN, "dcgc", "docker-custodian --max-image-age 30days", bench.custodian),
+        ):
+            with _installed(package, program) as path:
+                if path:
+                    rows.append(bench.turn(tool, partial(prune, path)))
+                else:
+                    figures.judge(f"{package} beside it", "not measured", "the peers in one run", met=False)
         truth = bench.truth
         print(
             f"  {'':46} {'calls':>6} {'seconds':>8} {'removed':>8} {'wrongly':>8}  of which used lately, in use, newest"
@@ -199,11 +205,25 @@ class _Bench:
     def docker_prune(self) -> None:
         self._docker("image", "prune", "--all", "--force", "--filter", f"until={_DAYS * 24}h")
 
-    def image_cleaner(self) -> None:
-        """What it does each time that the disk is above its threshold, and dangling images don't suffice."""
-        self.api.prune_containers()
-        self.api.prune_images()
-        self.api.prune_images(filters={"dangling": False})
+    def image_cleaner(self, program: Path) -> float:
+        """One round of its loop, as when the disk is above its threshold; it has no other word for what is to go."""
+        prefix = "DOCKER_IMAGE_CLEANER_"
+        env = {
+            "DOCKER_HOST": self.engine.host.docker_host,
+            f"{prefix}PATH_TO_CHECK": str(self.engine.data_root),
+            f"{prefix}THRESHOLD_HIGH": "0",
+            f"{prefix}TIMEOUT_SECONDS": "600",
+        }
+        began = time.monotonic()
+        with subprocess.Popen([str(program)], env=env, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            try:
+                ended = next((time.monotonic() for line in process.stderr if _IS_CLEAN.search(line)), None)
+            finally:
+                # It would wait for its next round.
+                process.kill()
+        assert ended is not None, "it ended before its round did"
+        return ended - began
 
     def custodian(self, program: Path) -> None:
         command = [str(program), "--max-image-age", f"{_DAYS}days", "--timeout", "600"]
@@ -241,16 +261,16 @@ def _make(count: int) -> tuple[list[ArchiveImage], Truth]:
 
 
 @contextmanager
-def _custodian() -> Iterator[Path | None]:
-    """docker-custodian in an environment of its own; None where it can't be had, which is said."""
-    with tempfile.TemporaryDirectory(prefix="caisson-custodian-") as directory:
+def _installed(package: str, program: str) -> Iterator[Path | None]:
+    """A program in an environment of its own; None where it can't be had, which is said."""
+    with tempfile.TemporaryDirectory(prefix="caisson-peer-") as directory:
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-        pip = [str(Path(directory) / "bin" / "pip"), "install", "--quiet", _CUSTODIAN]
+        pip = [str(Path(directory) / "bin" / "pip"), "install", "--quiet", package]
         if subprocess.run(pip, check=False, capture_output=True).returncode:
-            print(f"  {_CUSTODIAN} could not be installed, so it is not measured")
+            print(f"  {package} could not be installed, so it is not measured")
             yield None
         else:
-            yield Path(directory) / "bin" / "dcgc"
+            yield Path(directory) / "bin" / program
 
 
 def _version() -> str:
