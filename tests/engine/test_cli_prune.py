@@ -30,6 +30,7 @@ from caisson.ledger.prunes import Prune
 from caisson.settings import Settings
 from tests.conftest import EngineHost
 from tests.engine.conftest import CAISSON, Run, Start
+from tests.flows.caisson_host import wait_for
 from tests.image_archive import ArchiveImage, Layer, load_images
 
 KIB = 1 << 10
@@ -210,13 +211,20 @@ def test_ctrl_c_ends_it_after_the_removal_under_way(start: Start, prune: Run, ow
 
 
 @contextmanager
-def relay(directory: Path, engine: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A socket that leads to the engine, and what cuts it off for good, as an engine's end does."""
+def relay(
+    directory: Path, engine: Path, *, removing: Callable[[], object] | None = None
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A socket that leads to the engine, and what cuts it off for good, as an engine's end does.
+
+    ``removing`` is called before a removal is passed on, which waits for it.
+    """
     path, streams = directory / "relay.sock", list[socket.socket]()
 
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
+                if removing is not None and data.startswith(b"DELETE "):
+                    removing()
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
@@ -299,6 +307,39 @@ def test_while_another_prune_runs_it_says_so_and_the_others_still_tell(
         assert run("why", tag, "--policy", str(own.policy)).returncode == 0
     assert prune("--apply", "--yes").returncode == 0
     assert own.tags == []
+
+
+def test_of_two_prunes_at_once_one_does_it_and_the_other_says_so(
+    environment: dict[str, str], start: Start, own: Own, prunes: Prunes, tmp_path: Path
+) -> None:
+    """Two processes on one engine. The first removal waits at the engine until one of them has ended."""
+    tags = own.load(12)
+    own.set_policy(keep_tags=["11"])
+    container = own.engine.create_container(own.team, {"Image": tags[0]})
+    has_ended, in_vain = threading.Event(), list[int]()
+
+    def removing() -> None:
+        if not has_ended.wait(60):
+            in_vain.append(1)
+
+    try:
+        with relay(tmp_path, own.host.socket, removing=removing) as (path, _):
+            environment["CAISSON_DOCKER_HOST"] = f"unix://{path}"
+            both = [start("prune", "--policy", str(own.policy), "--apply", "--yes") for _ in range(2)]
+            (other,) = wait_for("one of them has ended", lambda: [p for p in both if p.poll() is not None])
+            (does_it,) = [process for process in both if process is not other]
+            assert own.tags == tags
+            has_ended.set()
+            out, err = other.communicate(timeout=60)
+            assert (other.returncode, out) == (PruneBusy.exit_code, "")
+            assert err.startswith("caisson: Another prune of this host is under way.")
+            out, err = does_it.communicate(timeout=60)
+        assert (does_it.returncode, err, in_vain) == (0, "", [])
+        assert "Removed 10 of 10 planned" in out
+        assert own.tags == [tags[0], tags[11]], "what is used and what is kept"
+        assert [entry.outcome for entry in prunes()] == ["done"]
+    finally:
+        own.engine.remove_container(container)
 
 
 def test_under_pressure_it_takes_what_may_go_and_tells_what_is_missing(
