@@ -22,7 +22,9 @@ from caisson.spec import parse_request
 from flows.build_image import as_function, run_build
 from tests.conftest import EngineHost
 from tests.engine.buildx import copy_buildx
+from tests.engine.own_disks import STORES, Disk, disk_of, engine_of
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
+from tests.own_engine import OwnEngine
 
 CAISSON = str(Path(sys.executable).with_name("caisson"))
 COMMAND_SECONDS = 180
@@ -46,6 +48,20 @@ def git_root(tmp_path_factory: pytest.TempPathFactory, engine_host: EngineHost) 
 def engine(engine_host: EngineHost) -> Iterator[Engine]:
     with DockerEngine(engine_host.docker_host) as docker:
         yield docker
+
+
+@pytest.fixture(scope="module", params=STORES)
+def store(request: pytest.FixtureRequest) -> Iterator[OwnEngine]:
+    """An engine of the tests' own on a disk of its own, for each way to keep images."""
+    with engine_of(STORES[request.param]) as own:
+        yield own
+
+
+@pytest.fixture
+def disk(store: OwnEngine, tmp_path: Path) -> Iterator[Disk]:
+    """That one without any image, as a prune sees it."""
+    with disk_of(store, tmp_path) as disk:
+        yield disk
 
 
 @pytest.fixture

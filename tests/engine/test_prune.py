@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from caisson.errors import PruneBusy
 from caisson.prune import apply_plan
 from caisson.prune_report import ItemResult
-from tests.engine.own_disks import HOST_WIDE, MIB, STORES, UNDER_PRESSURE, Disk, disk_of, engine_of, family, low_at
+from tests.engine.own_disks import HOST_WIDE, MIB, UNDER_PRESSURE, Disk, family, low_at
 from tests.image_archive import ArchiveImage, Layer
-from tests.own_engine import OwnEngine
-
-
-@pytest.fixture(scope="module", params=STORES)
-def engine(request: pytest.FixtureRequest) -> Iterator[OwnEngine]:
-    with engine_of(STORES[request.param]) as own:
-        yield own
-
-
-@pytest.fixture
-def disk(engine: OwnEngine, tmp_path: Path) -> Iterator[Disk]:
-    with disk_of(engine, tmp_path) as disk:
-        yield disk
 
 
 def test_hundreds_of_images_free_what_the_plan_says(disk: Disk) -> None:
@@ -102,15 +85,6 @@ def test_what_is_protected_is_told_where_room_can_not_be_made(disk: Disk) -> Non
     assert (report.ending, report.counts) == ("short", {"removed": 1})
     assert report.kept_bytes["keep-pattern"] > 10 * MIB
     assert report.shortfall.endswith("MiB")
-
-
-def test_two_prunes_at_once_are_one(disk: Disk) -> None:
-    disk.load(*family(4))
-    view, plan = disk.plan(HOST_WIDE)
-    with disk.leases.only_prune(), pytest.raises(PruneBusy):
-        apply_plan(view, plan, trigger="a test")
-    assert len(disk.tags) == 4
-    assert disk.ledger.prunes.list() == []
 
 
 def test_a_prune_that_is_asked_to_stop_stops_between_two_removals(disk: Disk) -> None:

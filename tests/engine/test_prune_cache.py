@@ -12,25 +12,18 @@ import pytest
 
 from caisson.prune_view import HostView
 from caisson.retention.policy import CachePolicy
-from tests.engine.own_disks import HOST_WIDE, LONG_AGO, MIB, STORES, UNDER_PRESSURE, Disk, disk_of, engine_of, low_at
-from tests.own_engine import OwnEngine
+from tests.engine.own_disks import HOST_WIDE, LONG_AGO, MIB, UNDER_PRESSURE, Disk, low_at
 
 COUNT, SIZE = 10, 20 * MIB
 POLICY = UNDER_PRESSURE.model_copy(update={"build_cache": CachePolicy(reserved_space=0)})
 
 
-@pytest.fixture(scope="module", params=STORES)
-def engine(request: pytest.FixtureRequest) -> Iterator[OwnEngine]:
-    with engine_of(STORES[request.param]) as own:
-        yield own
-
-
 @pytest.fixture
-def disk(engine: OwnEngine, tmp_path: Path) -> Iterator[Disk]:
-    with disk_of(engine, tmp_path) as disk:
-        yield disk
-        disk.clear()
-        disk.docker.prune_build_cache(keep_bytes=0, timeout=120)
+def disk(disk: Disk) -> Iterator[Disk]:
+    """Without what its builds leave in the cache."""
+    yield disk
+    disk.clear()
+    disk.docker.prune_build_cache(keep_bytes=0, timeout=120)
 
 
 def test_images_that_free_nothing_alone_are_no_reason_for_more(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,32 +23,16 @@ from tests.engine.own_disks import (
     HOST_WIDE,
     LONG_AGO,
     MIB,
-    STORES,
     UNDER_PRESSURE,
     Disk,
-    disk_of,
-    engine_of,
     family,
     low_at,
 )
 from tests.flows.caisson_host import wait_for
 from tests.full_disks import fill, fill_inodes
 from tests.image_archive import ArchiveImage, Layer
-from tests.own_engine import OwnEngine
 
 BUILDS = 4
-
-
-@pytest.fixture(scope="module", params=STORES)
-def engine(request: pytest.FixtureRequest) -> Iterator[OwnEngine]:
-    with engine_of(STORES[request.param]) as own:
-        yield own
-
-
-@pytest.fixture
-def disk(engine: OwnEngine, tmp_path: Path) -> Iterator[Disk]:
-    with disk_of(engine, tmp_path) as disk:
-        yield disk
 
 
 def test_builds_with_both_builders_go_on_while_it_prunes(disk: Disk, buildx: tuple[Path, ...], tmp_path: Path) -> None:
@@ -116,7 +99,7 @@ apply_plan(view, plan, trigger="a test", on_result=tell)
     assert disk.tags == set()
 
 
-def test_an_engine_that_goes_away_ends_it_and_the_next_finishes_it(disk: Disk, engine: OwnEngine) -> None:
+def test_an_engine_that_goes_away_ends_it_and_the_next_finishes_it(disk: Disk) -> None:
     disk.load(*family(15))
     view, plan = disk.plan(HOST_WIDE)
     seen: list[ItemResult] = []
@@ -124,17 +107,17 @@ def test_an_engine_that_goes_away_ends_it_and_the_next_finishes_it(disk: Disk, e
     def stop_at_the_fourth(result: ItemResult) -> None:
         seen.append(result)
         if len(seen) == 4:
-            engine.stop(signal.SIGTERM)
+            disk.engine.stop(signal.SIGTERM)
 
     report = apply_plan(view, plan, trigger="a test", on_result=stop_at_the_fourth)
     assert report.ending == "stopped"
     assert "does not answer" in report.problem
     assert report.counts["removed"] == 4
     assert sum(report.counts.values()) == 15
-    engine.start()
+    disk.engine.start()
     with ExitStack() as stack:
-        docker = stack.enter_context(DockerEngine(engine.host.docker_host))
-        again = Disk(engine, disk.state, (docker,))
+        docker = stack.enter_context(DockerEngine(disk.engine.host.docker_host))
+        again = Disk(disk.engine, disk.state, (docker,))
         # Its events went with it, so that everything may have been used meanwhile: nothing goes.
         assert again.prune(HOST_WIDE).plan.items == ()
         # With the first event there is something by which the next look knows that it has missed none.
@@ -145,11 +128,11 @@ def test_an_engine_that_goes_away_ends_it_and_the_next_finishes_it(disk: Disk, e
         assert again.prune(HOST_WIDE).counts == {"removed": 11}
 
 
-def test_a_disk_that_is_full_to_the_last_byte_is_freed(disk: Disk, engine: OwnEngine) -> None:
+def test_a_disk_that_is_full_to_the_last_byte_is_freed(disk: Disk) -> None:
     disk.load(*family(20, size=2 * MIB))
     # With overlay2 the engine could not remove anything but for the reserve that an earlier prune has made.
     assert disk.prune(UNDER_PRESSURE).plan.items == ()
-    filler = engine.data_root / "filler"
+    filler = disk.engine.data_root / "filler"
     try:
         fill(filler, disk.usage.free_bytes)
         assert disk.usage.free_bytes < MIB
@@ -163,7 +146,7 @@ def test_a_disk_that_is_full_to_the_last_byte_is_freed(disk: Disk, engine: OwnEn
 
 
 def test_a_disk_without_inodes_is_freed_of_those_and_many_files_may_take_their_time(
-    disk: Disk, engine: OwnEngine, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many inodes an image has, only its removal tells: by bytes the small images have next to none."""
     disk.load(
@@ -173,7 +156,7 @@ def test_a_disk_without_inodes_is_freed_of_those_and_many_files_may_take_their_t
     )
     policy = UNDER_PRESSURE.model_copy(update={"keep": ("many",)})
     assert disk.prune(policy).plan.items == ()
-    fillers = engine.data_root / "fillers"
+    fillers = disk.engine.data_root / "fillers"
     fillers.mkdir()
     try:
         fill_inodes(fillers)
