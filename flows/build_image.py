@@ -167,7 +167,7 @@ def run_steps(build: Build, call: StepCaller) -> None:
     )
     owners = image_owners(spec.repository_url, build.ledger.builds.tags_by_source())
     dockerfiles = dockerfile_policy(settings, record.engine.version, owners)
-    # One for both: the guard must not wait for names while it serves.
+    # One for both: what the step has asked for, the guard need not ask again.
     names = Names()
     with hold_group(build) as group, hold_guard(build, dockerfiles, names) as socket:
         body = container_body(

@@ -10,7 +10,7 @@ from caisson.build import Build, audit_file, read_socket
 from caisson.errors import SettingsInvalid
 from caisson.guard.audit import Audit
 from caisson.guard.dockerfile_check import dockerfile_check
-from caisson.guard.dockerfile_hosts import Resolver
+from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard.server import Guard
 from caisson.guard_plan import guard_policy, guard_report
@@ -18,7 +18,7 @@ from caisson.plan import Socket
 
 
 @contextmanager
-def hold_guard(build: Build, dockerfiles: DockerfilePolicy, resolve: Resolver) -> Iterator[Socket]:
+def hold_guard(build: Build, dockerfiles: DockerfilePolicy, names: Names) -> Iterator[Socket]:
     """What the builder mounts; the guard serves nobody until it is told the container."""
     settings, identity = build.settings, build.identity
     if settings.socket == "raw":
@@ -39,7 +39,7 @@ def hold_guard(build: Build, dockerfiles: DockerfilePolicy, resolve: Resolver) -
         directory=settings.guard_dir,
         gid=settings.builder_uid,
         audit=audit,
-        check_dockerfile=dockerfile_check(dockerfiles, resolve),
+        check_dockerfile=dockerfile_check(dockerfiles, names),
     )
     with guard:
         build.guard = guard

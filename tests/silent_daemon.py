@@ -15,10 +15,12 @@ VERSION = {"ApiVersion": "1.45", "MinAPIVersion": "1.24", "Version": "26.1.5", "
 
 @dataclass
 class SilentDaemon:
-    """Listens on ``socket_path``; ``received`` is what came on each connection, ``image`` what it says of any image."""
+    """Listens on ``socket_path``; ``received`` is what came on each connection, ``image`` what it says of any image,
+    and ``greeting`` what it sends first on a stream."""
 
     socket_path: Path
     image: bytes = b"{}"
+    greeting: bytes = b""
     received: list[bytearray] = field(default_factory=list)
 
     def serve(self, connection: socket.socket) -> None:
@@ -37,7 +39,8 @@ class SilentDaemon:
                         + answer
                     )
                 elif ended and b"upgrade: h2c" in head.lower():
-                    connection.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+                    switched = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+                    connection.sendall(switched + self.greeting)
                     while data := connection.recv(65_536):
                         received += data
 
@@ -49,9 +52,9 @@ class SilentDaemon:
 
 
 @contextmanager
-def silent_daemon(directory: Path, image: bytes = b"{}") -> Iterator[SilentDaemon]:
+def silent_daemon(directory: Path, image: bytes = b"{}", greeting: bytes = b"") -> Iterator[SilentDaemon]:
     """One that serves as long as the block lasts."""
-    daemon = SilentDaemon(directory / "engine.sock", image)
+    daemon = SilentDaemon(directory / "engine.sock", image, greeting)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(daemon.socket_path))
         listener.listen(128)

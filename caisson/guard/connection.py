@@ -29,6 +29,7 @@ from caisson.guard.peer import peer_container
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.rules import ALLOWED, Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
 from caisson.guard.session_mediator import SessionMediator
+from caisson.guard.settling import settled
 from caisson.guard.stream import MediatedStream, Mediator
 from caisson.guard.tarscan import TarScan
 from caisson.guard.verdict import Denied, Verdict
@@ -37,7 +38,8 @@ from caisson.guard.wire import Gone, Wire, connect
 _DRAIN_SECONDS = 2.0
 
 CheckDockerfile = Callable[[bytes, BuildInputs], None]
-"""Judges the Dockerfile that the engine is about to use, with what the build is given; raises ``Denied``."""
+"""Judges the Dockerfile that the engine is about to use, with what the build is given; raises ``Denied``, and
+``Unasked`` where names have to be asked for first. It waits for nothing."""
 
 
 @dataclass
@@ -206,9 +208,10 @@ class Connection:
         engine = await self._connect() if scan else self._take_spare() or await self._connect()
         exchange = Exchange(self._client, engine, head, forward, self._policy, service.held, scan=scan)
 
-        def approve(dockerfile: bytes) -> None:
+        async def approve(dockerfile: bytes) -> None:
             assert forward.build is not None
-            service.check_dockerfile(dockerfile, forward.build.inputs(service.engine.platform))
+            inputs = forward.build.inputs(service.engine.platform)
+            await settled(lambda: service.check_dockerfile(dockerfile, inputs))
             self._record(Verdict("allow", "context", "The context and its Dockerfile may be built."))
 
         ended = ALLOWED[rule]

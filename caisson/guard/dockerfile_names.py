@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _KEPT_SECONDS = 60.0
 
@@ -40,6 +40,12 @@ class Names:
                 self._left -= self._clock() - now
             return self._answers[name]
 
+    def known(self, name: str) -> tuple[str, ...] | None:
+        """The same without waiting for anything; None: it has to be asked for."""
+        # Without the lock, which is held while another name is waited for. In this order: both are replaced at once.
+        forgets, answers = self._forgets, self._answers
+        return answers.get(name) if self._clock() < forgets else None
+
     def _in_time(self, name: str) -> tuple[str, ...]:
         if self._left <= 0:
             return ()
@@ -50,6 +56,30 @@ class Names:
             return answers.get(timeout=self._left)
         except queue.Empty:
             return ()
+
+
+class Unasked(Exception):
+    """A file can't be judged before ``names`` have been asked for. ``ask`` does that: it may wait, so that it is for a
+    thread of its own; then the file is judged anew."""
+
+    def __init__(self, names: Names, unknown: Iterable[str]) -> None:
+        super().__init__("names have to be asked for first")
+        self._names, self.unknown = names, tuple(dict.fromkeys(unknown))
+
+    def ask(self) -> None:
+        for name in self.unknown:
+            self._names(name)
+
+
+def unasked_in(check: Callable[[str], None], texts: Iterable[str]) -> list[Unasked]:
+    """What has to be asked for before all of the texts can be judged; ``check`` raises it, or what ends it at once."""
+    unasked = []
+    for text in texts:
+        try:
+            check(text)
+        except Unasked as found:
+            unasked.append(found)
+    return unasked
 
 
 def ask_host(name: str) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ _STAT_TYPE, _DATA_TYPE, _FIN_TYPE, _ERR_TYPE = 0, 2, 3, 4
 _HAS = {_STAT_TYPE: {"stat"}, _DATA_TYPE: {"type", "ID", "data"}, _FIN_TYPE: {"type"}, _ERR_TYPE: {"type", "data"}}
 
 CheckDockerfile = Callable[[bytes], None]
-"""Judges the Dockerfile that the engine is about to get; raises ``Denied``."""
+"""Judges the Dockerfile that the engine is about to get; raises ``Denied``, and ``Unasked`` where names have to be
+asked for first."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class DockerfileStream:
         self._files: dict[int, _File] = {}
         self._count = self._bytes = 0
         self._linked = self._listed = self._finished = False
+        self._unjudged: list[bytes] = []
         self.judged = 0
 
     @property
@@ -143,13 +145,18 @@ class DockerfileStream:
         return not len(self._messages)
 
     def feed(self, data: memoryview) -> None:
-        """Take the next bytes of the stream; raises ``Denied`` before those that would end what is denied pass."""
+        """Take the next bytes of the stream; raises ``Denied`` before those that would end what is denied pass.
+
+        After ``Unasked``, none of these bytes may pass yet: once the names were asked for, no bytes make it go on.
+        """
+        self._settle()
         for message in self._messages.feed(data):
             try:
                 packet = parse(_PACKET, message)
             except ProtobufError as error:
                 raise Denied("dockerfile-packet", f"{error}.") from error
             self._take(packet)
+            self._settle()
 
     def _take(self, packet: Message) -> None:
         kind = packet.number("type")
@@ -201,8 +208,13 @@ class DockerfileStream:
                 self._judge(file)
 
     def _judge(self, file: _File) -> None:
-        self._check(bytes(file.content))
-        self.judged += 1
+        self._unjudged.append(bytes(file.content))
+
+    def _settle(self) -> None:
+        while self._unjudged:
+            self._check(self._unjudged[0])
+            del self._unjudged[0]
+            self.judged += 1
 
     def _finish(self) -> None:
         self._finished = True

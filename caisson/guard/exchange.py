@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from caisson.guard.held import Held
@@ -35,7 +35,7 @@ _AT_ONCE_SECONDS = 0.05
 _PIPELINE_GRACE_SECONDS = 0.5
 _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+(?:; ?charset=[a-z0-9-]+)?", re.IGNORECASE)
 
-Approve = Callable[[bytes], None]
+Approve = Callable[[bytes], Awaitable[None]]
 """Judges the Dockerfile of a context; raises ``Denied``."""
 
 
@@ -135,7 +135,7 @@ class Exchange:
         if reader.rest:
             raise Malformed("Something follows the request before its answer.")
         end = scan.finish()
-        approve(scan.dockerfile_text())
+        await approve(scan.dockerfile_text())
         await self._to_engine(chunk([memoryview(end)]) + LAST_CHUNK)
 
     async def _to_engine(self, data: bytes) -> None:

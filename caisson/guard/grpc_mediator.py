@@ -23,7 +23,9 @@ from typing import NamedTuple
 
 from caisson.guard.build_ids import BuildIds
 from caisson.guard.buildkit_rules import Judged, find_method, judge, status_of
+from caisson.guard.dockerfile_names import Unasked, unasked_in
 from caisson.guard.grpc import Call, RequestReader, read_call, refusal, with_prefix
+from caisson.guard.grpc_stream import CallStream
 from caisson.guard.held import Held
 from caisson.guard.http2 import (
     DEFAULT_WINDOW,
@@ -78,22 +80,6 @@ class Passed(NamedTuple):
     to_client: bytes = b""
 
 
-@dataclass(eq=False)
-class _Stream:
-    """One call that was opened and not yet ended. ``reader`` is there until its message is whole."""
-
-    number: int
-    call: Call
-    reader: RequestReader | None
-    judged: Judged | None = None
-    unsent: bytes = b""
-    begun: bool = False
-    window: int = 0
-    """How many bytes the daemon takes."""
-    client_window: int = 0
-    """How many bytes more the client takes, said before the daemon knew of the stream."""
-
-
 def _no_triggers(_: str) -> None:
     raise Denied("build-result", "An image has no ONBUILD triggers here.")
 
@@ -102,7 +88,7 @@ def _no_triggers(_: str) -> None:
 class GrpcMediator:
     """One connection. ``policy`` gives the one that holds now, for each call anew; ``ids`` are those of the whole
     socket: the sessions that the server has seen opened; ``held`` is what all its connections hold; ``check_trigger``
-    judges what the image would have after ONBUILD, and raises ``Denied``.
+    judges what the image would have after ONBUILD, and raises ``Denied`` or ``Unasked``.
 
     After a session was opened, ``client_bytes(b"")`` gives what has waited for it.
     """
@@ -118,8 +104,8 @@ class GrpcMediator:
         self._preface = PrefaceReader()
         self._from_client, self._from_daemon = FrameReader(), FrameReader()
         self._headers = HeaderReader(HEADER_BLOCK_LIMIT, HEADER_LIST_LIMIT)
-        self._streams: dict[int, _Stream] = {}
-        self._unsent: deque[_Stream] = deque()
+        self._streams: dict[int, CallStream] = {}
+        self._unsent: deque[CallStream] = deque()
         self._refused: set[int] = set()
         self._last = 0
         self._calls = 0
@@ -133,6 +119,9 @@ class GrpcMediator:
         self._own: list[bytes] = []
         """For the client, but not into the middle of a header list of the daemon's."""
         self._verdicts: list[tuple[str, Verdict]] = []
+        self._waiting: list[tuple[CallStream, Judged]] = []
+        self.unasked: list[Unasked] = []
+        """What has to be asked for before more can be taken of the client; then ``client_bytes(b"")`` goes on."""
 
     def client_bytes(self, data: bytes) -> Passed:
         """Take what the client sent. Raises ``Denied``, after which nothing of the connection may go on."""
@@ -140,6 +129,7 @@ class GrpcMediator:
         if rest and not self._greeted:
             self._greeted = True
             self._to_daemon.append(PREFACE)
+        self._settle_waiting()
         for frame in self._from_client.feed(rest):
             self._client_frame(frame)
         self._send_calls()
@@ -264,7 +254,7 @@ class GrpcMediator:
             return
         if block.ends_stream:
             raise Denied("grpc-message", "A request ends without a whole message.")
-        stream = _Stream(number, call, RequestReader(method.limit), window=self._initial_window)
+        stream = CallStream(number, call, RequestReader(method.limit), window=self._initial_window)
         self._streams[number] = stream
         self._unsent.append(stream)
 
@@ -290,23 +280,46 @@ class GrpcMediator:
         elif size:
             self._own.append(window_update(number, size))
 
-    def _judge(self, stream: _Stream, reader: RequestReader) -> None:
+    def _judge(self, stream: CallStream, reader: RequestReader) -> None:
         message = reader.finish()
         self._give(len(reader))
         stream.reader = None
         try:
             judged = judge(stream.call, message, self.policy(), self.ids)
-            for trigger in judged.triggers:
-                self.check_trigger(trigger)
         except Denied as denied:
-            del self._streams[stream.number]
-            self._unsent.remove(stream)
-            self._refuse(stream.number, stream.call, denied, ended=True)
+            self._deny(stream, denied)
             return
         written = with_prefix(judged.message)
         self._take(len(written))
-        stream.judged, stream.unsent = judged, written
+        stream.unsent = written
+        self._settle(stream, judged)
+
+    def _settle_waiting(self) -> None:
+        waiting, self._waiting, self.unasked = self._waiting, [], []
+        for stream, judged in waiting:
+            # Unless it was ended meanwhile.
+            if self._streams.get(stream.number) is stream:
+                self._settle(stream, judged)
+
+    def _settle(self, stream: CallStream, judged: Judged) -> None:
+        """Let it be sent, if its triggers are allowed; all of them are judged anew once their names are known."""
+        try:
+            unasked = unasked_in(self.check_trigger, judged.triggers)
+        except Denied as denied:
+            self._give(len(stream.unsent))
+            self._deny(stream, denied)
+            return
+        if unasked:
+            self.unasked += unasked
+            self._waiting.append((stream, judged))
+            return
+        stream.judged = judged
         self._verdicts.append((stream.call.path, Verdict("allow", "buildkit-method", "It is part of a build.")))
+
+    def _deny(self, stream: CallStream, denied: Denied) -> None:
+        del self._streams[stream.number]
+        self._unsent.remove(stream)
+        self._refuse(stream.number, stream.call, denied, ended=True)
 
     def _refuse(self, number: int, call: Call, denied: Denied, *, ended: bool) -> None:
         self._verdicts.append((call.path, denied.verdict))
@@ -340,7 +353,7 @@ class GrpcMediator:
                 return
             self._unsent.popleft()
 
-    def _begin(self, stream: _Stream) -> None:
+    def _begin(self, stream: CallStream) -> None:
         stream.begun = True
         self._to_daemon.append(write_headers(stream.number, stream.call.headers(), ends_stream=False))
         if stream.client_window:

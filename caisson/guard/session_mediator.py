@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caisson.guard.context_stream import ContextStream
+from caisson.guard.dockerfile_names import Unasked
 from caisson.guard.dockerfile_stream import CONTEXT, CheckDockerfile, DockerfileStream, error_packet, read_asked
 from caisson.guard.grpc import PERMISSION_DENIED, MessageSizes, refusal, with_prefix
 from caisson.guard.grpc_mediator import Passed
@@ -76,12 +77,15 @@ class _Open:
     """Whether the builder has begun to answer."""
     refused: bool = False
     """Whether the guard has ended it."""
+    asked: tuple[int, bool] | None = None
+    """What was so before a frame that was fed, and waits for names: how many files had been judged, and whether a
+    message had ended."""
 
 
 class SessionMediator:
     """One connection, in which ``client`` is the builder and ``server`` the daemon, as on ``/grpc``.
 
-    ``check_dockerfile`` gets each Dockerfile that the daemon is about to get, and raises ``Denied``.
+    ``check_dockerfile`` gets each Dockerfile that the daemon is about to get, and raises ``Denied`` or ``Unasked``.
     """
 
     def __init__(self, check_dockerfile: CheckDockerfile) -> None:
@@ -95,11 +99,14 @@ class SessionMediator:
         self._told: set[str] = set()
         self.open: dict[int, _Open] = {}
         """Streams that the daemon has opened and the builder has not ended, and those that were refused."""
+        self.unasked: list[Unasked] = []
+        """What has to be asked for before more can be taken of the builder; then ``client_bytes(b"")`` goes on."""
         self.last = 0
         self.credit = _FRAMES_AT_FIRST
 
     def client_bytes(self, data: bytes) -> Passed:
         """Take what the builder sent."""
+        self.unasked = []
         return Passed(to_daemon=self._from_builder.feed(data))
 
     def server_bytes(self, data: bytes) -> Passed:
@@ -163,11 +170,19 @@ class SessionMediator:
         return DockerfileStream(asked, self._check_dockerfile)
 
     def judge(self, stream: int, call: _Open, data: bytes) -> bytes:
-        """What the builder sends of the Dockerfile's directory: empty if it may pass, else what is sent instead."""
+        """What the builder sends of the Dockerfile's directory: empty if it may pass, else what is sent instead.
+
+        After ``Unasked`` it is given the same data once more.
+        """
         assert isinstance(call.reader, DockerfileStream)
-        before, at_message = call.reader.judged, call.reader.at_message
+        if call.asked is not None:
+            data = b""
+        before, at_message = call.asked or (call.reader.judged, call.reader.at_message)
         try:
             call.reader.feed(memoryview(data))
+        except Unasked:
+            call.asked = before, at_message
+            raise
         except Denied as denied:
             call.refused = True
             self._verdicts.append((DIFF_COPY, denied.verdict))
@@ -176,6 +191,7 @@ class SessionMediator:
                 message = with_prefix(error_packet(denied.reason))
                 return Frame(Type.DATA, 0, stream, message).encode()
             return refusal(stream, PERMISSION_DENIED, denied.reason, begun=call.answered)
+        call.asked = None
         if call.reader.judged != before:
             self._verdicts.append((DIFF_COPY, Verdict("allow", "dockerfile", "The Dockerfile may be built.")))
         return b""
@@ -248,7 +264,12 @@ class _Passer:
             elif (call := self._dockerfile(stream)) is not None:
                 if len(data) < end:
                     break
-                instead = self._dockerfile_data(Frame(kind, flags, stream, data[at + FRAME_HEAD : end]), call)
+                try:
+                    instead = self._dockerfile_data(Frame(kind, flags, stream, data[at + FRAME_HEAD : end]), call)
+                except Unasked as unasked:
+                    # It is held as if it were not yet whole, and all that follows it.
+                    self._session.unasked = [unasked]
+                    break
                 if instead is not None:
                     passed, done = passed + data[done:at] + instead, end
                 at = end

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from caisson.guard.dockerfile_names import Unasked
 from caisson.guard.grpc_mediator import Passed
+from caisson.guard.settling import MOST_ROUNDS, ask_all, never_ends
 from caisson.guard.verdict import Denied, Verdict
 from caisson.guard.wire import Wire
 
@@ -23,6 +25,10 @@ class Mediator(Protocol):
 
     def goodbye(self, denied: Denied) -> bytes:
         """What the client is to be sent before its connection is closed for that reason; empty where nothing is."""
+
+    @property
+    def unasked(self) -> list[Unasked]:
+        """What has to be asked for before more can be taken of the client; then ``client_bytes(b"")`` goes on."""
 
     @property
     def unfinished(self) -> bool:
@@ -86,12 +92,24 @@ class MediatedStream:
     async def _from_client(self) -> None:
         while data := await self._receive():
             await self._take(self._mediator.client_bytes, data)
+            await self._settle()
 
     async def _from_engine(self, data: bytes) -> None:
         data = data or await self._engine.receive()
         while data:
             await self._take(self._mediator.server_bytes, data)
             data = await self._engine.receive()
+
+    async def _settle(self) -> None:
+        """Ask for what can't be judged without it; until then nothing more is read from the client."""
+        for _ in range(MOST_ROUNDS):
+            if not (unasked := self._mediator.unasked):
+                return
+            await ask_all([*unasked])
+            await self._take(self._mediator.client_bytes, b"")
+        denied = never_ends()
+        await self._send(self._client, self._mediator.goodbye(denied))
+        raise denied
 
     async def _receive(self) -> bytes:
         """What the client sends next; what it has begun has to be whole in time, however often something comes."""

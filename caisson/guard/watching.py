@@ -16,15 +16,19 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from caisson.guard.audit import Entry, Event
 from caisson.guard.build_query import BuildQuery
 from caisson.guard.connection import Service
+from caisson.guard.dockerfile_names import Unasked
+from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.grpc_mediator import GrpcMediator
 from caisson.guard.http1 import NO_BODY, BodyReader, HeadReader, Malformed, RequestHead, parse_answer, parse_request
 from caisson.guard.peer import peer_container
 from caisson.guard.rules import ALLOWED, Decision, Forward, Upgrade, judge
 from caisson.guard.session_mediator import SessionMediator
+from caisson.guard.settling import MOST_ROUNDS, ask_all
 from caisson.guard.stream import Mediator
 from caisson.guard.tarscan import TarScan
 from caisson.guard.verdict import Denied, Verdict
@@ -44,23 +48,38 @@ class Watch:
     def __init__(self, service: Service, record: Record) -> None:
         self._service, self._record = service, record
         self._stack = contextlib.ExitStack()
+        self._rest = b""
+        self._again: Callable[[], None] | None = None
+        self.unasked: list[Unasked] = []
+        """What has to be asked for before more can be seen of the client; then ``go_on``."""
         self._head: RequestHead | None = None
         self._reader: Callable[[bytes], bytes] = self._read_head
         self._begin_head()
 
     def client_bytes(self, data: bytes) -> None:
         """See what the client sends."""
+        data, self._rest = self._rest + data, b""
         while data:
+            if self.unasked:
+                self._rest = data
+                return
             try:
                 data = self._reader(data)
             except Denied as denied:
                 self._tell(denied.verdict)
-                self._lose()
+                self.lose()
                 return
             except (Malformed, ValueError) as error:
                 self._tell(Verdict("deny", "http", str(error)))
-                self._lose()
+                self.lose()
                 return
+
+    def go_on(self) -> None:
+        """What had to be asked for is known."""
+        again, self._again, self.unasked = self._again, None, []
+        if again is not None:
+            again()
+        self.client_bytes(b"")
 
     def engine_bytes(self, data: bytes) -> None:
         """See what the engine answers; it matters in the streams of BuildKit only."""
@@ -75,7 +94,7 @@ class Watch:
             except Malformed:
                 is_upgrade = False
             if found is None or not is_upgrade:
-                self._lose()
+                self.lose()
                 return
             self._upgraded, data = True, found[1]
         if data:
@@ -88,8 +107,10 @@ class Watch:
     def _tell(self, verdict: Verdict, path: str = "") -> None:
         self._record(verdict, path, self._head)
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
+        """Read nothing more of this connection."""
         self._reader, self._mediator = self._read_nothing, None
+        self._again, self.unasked = None, []
         self._tell(_LOST)
 
     def _read_nothing(self, data: bytes) -> bytes:
@@ -116,7 +137,7 @@ class Watch:
             self._mediator = self._looker_on(decision)
             self._stack.callback(self._mediator.close)
         elif head.get("upgrade") is not None:
-            self._lose()
+            self.lose()
         elif head.framing != NO_BODY:
             self._begin_body(head, decision.build if isinstance(decision, Forward) else None)
         return found[1]
@@ -159,8 +180,17 @@ class Watch:
     def _approve(self, scan: TarScan) -> None:
         assert self._build is not None
         scan.finish()
-        self._service.check_dockerfile(scan.dockerfile_text(), self._build.inputs(self._service.engine.platform))
-        self._tell(Verdict("allow", "context", "The context and its Dockerfile may be built."))
+        self._judge_context(scan.dockerfile_text(), self._build.inputs(self._service.engine.platform))
+
+    def _judge_context(self, dockerfile: bytes, inputs: BuildInputs) -> None:
+        try:
+            self._service.check_dockerfile(dockerfile, inputs)
+        except Unasked as unasked:
+            self.unasked, self._again = [unasked], partial(self._judge_context, dockerfile, inputs)
+        except Denied as denied:
+            self._tell(denied.verdict)
+        else:
+            self._tell(Verdict("allow", "context", "The context and its Dockerfile may be built."))
 
     def _looker_on(self, upgrade: Upgrade) -> Mediator:
         service = self._service
@@ -191,13 +221,15 @@ class Watch:
                 lost = denied
             for path, verdict in mediator.verdicts():
                 self._tell(verdict, path)
+            if mediator.unasked:
+                self.unasked, self._again = mediator.unasked, partial(self._follow, mediator.client_bytes, b"")
             if lost is None:
                 return
             data = b""
             self._tell(lost.verdict)
             self._lost += 1
             if self._lost >= _MOST_LOST:
-                self._lose()
+                self.lose()
 
 
 class WatchedConnection:
@@ -243,6 +275,7 @@ class WatchedConnection:
     async def _pass_in(self, engine: Wire) -> None:
         while data := await self._client.receive():
             self._watch.client_bytes(data)
+            await self._settle()
             self._bytes_in += len(data)
             try:
                 await engine.send(data)
@@ -252,6 +285,14 @@ class WatchedConnection:
         # The engine, as without a guard, is told that nothing more comes.
         with contextlib.suppress(OSError):
             engine.socket.shutdown(socket.SHUT_WR)
+
+    async def _settle(self) -> None:
+        for _ in range(MOST_ROUNDS):
+            if not self._watch.unasked:
+                return
+            await ask_all(self._watch.unasked)
+            self._watch.go_on()
+        self._watch.lose()
 
     async def _pass_out(self, engine: Wire) -> None:
         while data := await engine.receive():
