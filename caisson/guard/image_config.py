@@ -1,6 +1,15 @@
-"""What a BuildKit client hands to the exporter as an image's configuration, and so could change. Pure."""
+"""What a BuildKit client hands to the exporter as an image's configuration, and so could change. Pure.
+
+The exporter replaces what it knows by name (``rootfs``: the layers that it has made) and passes on the rest; the image
+store then reads the whole as Go does, which takes a key in any case and by Unicode's folding, the last one of several.
+So ``rootfs`` with the long s (U+017F) at its end would make an image of any layers that the engine has. Only the keys
+that BuildKit's frontend writes may be there, spelt as it spells them (moby/buildkit ``dockerfile2llb.Image`` and
+moby/docker-image-spec, v0.8 to HEAD).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.query import load_strict
@@ -8,13 +17,23 @@ from caisson.guard.verdict import Denied
 
 _MOST_TRIGGERS = 256
 
+_IMAGE = frozenset(
+    {
+        "created", "author", "architecture", "variant", "os", "os.version", "os.features", "config", "rootfs",
+        "history",
+    }
+)  # fmt: skip
+_CONFIG = frozenset(
+    {
+        "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal",
+        "ArgsEscaped", "Healthcheck", "OnBuild", "StopTimeout", "Shell",
+    }
+)  # fmt: skip
+
 
 def check_labels(config: bytes, policy: GuardPolicy) -> None:
-    """Raise ``Denied`` unless the configuration has the policy's labels, read as Go's JSON decoder would read it.
-
-    That decoder takes a key in any case and merges what comes twice, so neither may be.
-    """
-    labels = _get(_config(config), "labels")
+    """Raise ``Denied`` unless it is a configuration that has the policy's labels."""
+    labels = _read_config(config).get("Labels")
     for key, value in policy.labels:
         if not isinstance(labels, dict) or labels.get(key) != value:
             raise Denied("build-labels", f"The image's configuration has not the build's own label {key!r}.")
@@ -26,7 +45,7 @@ def triggers_in(config: bytes) -> tuple[str, ...]:
     >>> triggers_in(b'{"config": {"OnBuild": ["RUN make"]}}')
     ('RUN make',)
     """
-    found = _get(_config(config), "onbuild")
+    found = _read_config(config).get("OnBuild")
     if found is None:
         return ()
     if not isinstance(found, list) or not all(isinstance(trigger, str) for trigger in found):
@@ -36,18 +55,19 @@ def triggers_in(config: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _config(config: bytes) -> object:
+def _read_config(config: bytes) -> Mapping[str, object]:
     try:
-        return _get(load_strict(config), "config")
+        value = load_strict(config)
     except (ValueError, RecursionError) as error:
         raise Denied("build-result", "An image's configuration is not plain JSON.") from error
+    inner = _known(value, _IMAGE).get("config")
+    return {} if inner is None else _known(inner, _CONFIG)
 
 
-def _get(value: object, key: str) -> object:
-    """The value of a key in any case; raises ``Denied`` where there are two."""
+def _known(value: object, keys: frozenset[str]) -> Mapping[str, object]:
+    # Of null, some exporters make a panic.
     if not isinstance(value, dict):
-        return None
-    keys = [name for name in value if name.casefold() == key]
-    if len(keys) > 1:
-        raise Denied("build-result", f"An image's configuration has {key!r} twice.")
-    return value[keys[0]] if keys else None
+        raise Denied("build-result", "An image's configuration is no JSON object.")
+    if unknown := value.keys() - keys:
+        raise Denied("build-result", f"An image's configuration has {min(unknown)[:80]!r}, which BuildKit's has not.")
+    return value

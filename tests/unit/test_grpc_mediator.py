@@ -279,8 +279,9 @@ def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
         return rules
 
     assert returned({}) == returned({"OnBuild": None}) == returned({"OnBuild": ["RUN make"]}) == ["buildkit-method"]
-    for name in ("OnBuild", "onbuild", "ONBUILD"):
-        assert returned({name: ["RUN make", "ADD inside"]}) == ["add-private-host"]
+    assert returned({"OnBuild": ["RUN make", "ADD inside"]}) == ["add-private-host"]
+    for name in ("onbuild", "ONBUILD", "OnBuild "):
+        assert returned({name: ["RUN make"]}) == ["build-result"]
     for value in ("RUN make", {"0": "RUN make"}, [1], [["RUN make"]], ["RUN make"] * 257):
         assert returned({"OnBuild": value}) == ["build-result"]
     assert returned({"OnBuild": ["RUN make"], "onbuild": ["ADD inside"]}) == ["build-result"]
