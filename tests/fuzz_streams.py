@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from caisson.guard.audit import Audit
@@ -181,9 +182,9 @@ def fuzz_dockerfile_stream(data: bytes) -> None:
         assert not any(b"BAD" in content for path, content in received.items() if path != "Dockerfile.dockerignore")
 
 
-def _packet(packet: bytes) -> tuple[int, str | None, int, bytes]:
-    """Type, path, ID and data of a packet that was understood, read by another reader: the fields are in any order."""
-    kind, path, number, content, at = 0, None, 0, b"", 0
+def _fields(packet: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a packet that was understood, each by its tag, by another reader: in any order, and over no end."""
+    at = 0
 
     def varint() -> int:
         nonlocal at
@@ -197,19 +198,27 @@ def _packet(packet: bytes) -> tuple[int, str | None, int, bytes]:
                 return value
 
     while at < len(packet):
-        tag = varint()
-        value = varint()
-        if tag == 8:
-            kind = value
-        elif tag == 24:
-            number = value
+        tag, value = varint(), varint()
+        if tag & 7 == 2:
+            assert at + value <= len(packet)
+            yield tag, packet[at : at + value]
+            at += value
         else:
-            blob, at = packet[at : at + value], at + value
-            if tag == 18:
-                path = blob[2 : 2 + blob[1]].decode() if blob[:1] == b"\x0a" else ""
-            else:
-                content = blob
-    return kind, path, number, content
+            yield tag, value
+
+
+def _packet(packet: bytes) -> tuple[int, str | None, int, bytes]:
+    """Type, path, ID and data of a packet."""
+    found = dict(_fields(packet))
+    kind, stat, number, content = (found.get(tag) for tag in (0x08, 0x12, 0x18, 0x22))
+    path = None
+    if isinstance(stat, bytes):
+        path = stat[2 : 2 + stat[1]].decode() if stat[:1] == b"\x0a" else ""
+    return _number(kind), path, _number(number), content if isinstance(content, bytes) else b""
+
+
+def _number(value: int | bytes | None) -> int:
+    return value if isinstance(value, int) else 0
 
 
 _UPGRADES = tuple(
@@ -271,33 +280,9 @@ def fuzz_context_stream(data: bytes) -> None:
         if at + 5 + int.from_bytes(sent[at + 1 : at + 5], "big") > len(sent):
             break
         at += 5 + len(packet)
-        numbers = _field_numbers(packet)
+        numbers = [tag >> 3 for tag, _ in _fields(packet)]
         assert not (listed and (2 in numbers or not packet))
         listed = listed or not packet
-
-
-def _field_numbers(packet: bytes) -> list[int]:
-    """The fields of a packet, by another reader, which goes over no end."""
-    numbers, at = [], 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = packet[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(packet):
-        tag = varint()
-        value = varint()
-        numbers.append(tag >> 3)
-        at += value if tag & 7 == 2 else 0
-    assert at == len(packet)
-    return numbers
 
 
 def fuzz_headers(data: bytes) -> None:

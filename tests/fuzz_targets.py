@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tarfile
 from collections.abc import Callable
 
 from caisson.guard.build_query import read_build_query
 from caisson.guard.dockerfile_lines import Dialect
-from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile
+from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile, check_trigger
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
 from caisson.guard.dockerfile_words import Budget, Word, expand
 from caisson.guard.grpc import with_prefix
@@ -30,7 +31,7 @@ from caisson.guard.http2 import (
     Type,
     write_settings,
 )
-from caisson.guard.image_config import check_labels
+from caisson.guard.image_config import check_labels, triggers_in
 from caisson.guard.query import parse_json, parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
 from caisson.guard.rules import EngineFacts, Forward, judge
@@ -129,6 +130,26 @@ def fuzz_json(data: bytes) -> None:
             take()
 
 
+def _in_any_case(value: object, key: str) -> object:
+    """The value of a key as a lenient reader takes it."""
+    if not isinstance(value, dict):
+        return None
+    return next((item for name, item in value.items() if name.lower() == key), None)
+
+
+def fuzz_triggers(data: bytes) -> None:
+    """What an image has after ONBUILD is all that a lenient reader finds there, and each is judged or refused."""
+    try:
+        triggers = triggers_in(data)
+    except Denied:
+        return
+    assert [*triggers] == (_in_any_case(_in_any_case(json.loads(data), "config"), "onbuild") or [])
+    policy = DockerfilePolicy(Dialect.SPACED_HEREDOCS, "caisson.local")
+    for trigger in triggers:
+        with contextlib.suppress(Denied):
+            check_trigger(trigger, policy, BuildInputs("buildkit"))
+
+
 def _with_sums(data: bytes) -> bytes:
     """The same tar with right checksums, which no fuzzer finds."""
     written = bytearray(data)
@@ -201,6 +222,11 @@ def _packets(*packets: bytes) -> bytes:
 _HEAD = b"POST /v1.41/build?t=caisson.invalid%2Fbuild:b1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked"
 _DOCKERFILE = b"# syntax=a/b:1\nARG A=b\nFROM ${A:-x} AS s\nRUN <<E\nx\nE\nCOPY --from=s a b\nADD http://a/ /\n"
 _BRIDGE = pb((2, "dockerfile.v0"), (3, {"filename": "Dockerfile", "build-arg:A": "1"}))
+_CONFIGS = (
+    b'{"config":{"OnBuild":["RUN a","ADD http://10.1/x /x","COPY --from=b / /"]}}',
+    b'{"Config":{"ONBUILD":null}}',
+    b'{"config":{"onbuild":["RUN a \\\\\\\\n"],"OnBuild":[]}}',
+)
 _FILES = (pb((2, pb((1, "Dockerfile"), (2, 0o644)))), pb((2, pb((1, "Dockerfile.dockerignore")))), pb())
 
 TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
@@ -208,6 +234,7 @@ TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "body": (fuzz_body, (b"\x005\r\nhello\r\n0\r\n\r\nrest", b"\x04hello")),
     "query": (fuzz_query, (b"t=caisson.invalid%2Fbuild:b1&buildargs=%7B%22A%22%3A%22b%22%7D&memory=1&dockerfile=a/b",)),
     "json": (fuzz_json, (b'{"config":{"Labels":{"caisson.build":"b1"}}}', b"e30=")),
+    "triggers": (fuzz_triggers, _CONFIGS),
     "tar": (fuzz_tar, (_seed_tar(),)),
     "grpc": (fuzz_grpc, (b"\x80" + Client().call(f"{CONTROL}Solve", solve()), b"\x00" + GREETING)),
     "call": (fuzz_call, (b"\x02" + solve(), b"\x06" + _BRIDGE, b"\x01" + pb((1, "b" * 25)))),
@@ -296,6 +323,7 @@ WORDS = (
         ".git#",
         "caisson.local/",
     ),
+    *('"config":', '"OnBuild":["', '"onbuild":'),
     *("BAD", "Dockerfile", "Dockerfile.dockerignore", "build-arg:", "filename", "network.host", "caisson.build"),
 )
 """Words that a fuzzer would take long to find."""
