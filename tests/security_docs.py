@@ -10,15 +10,15 @@ ROOT = Path(__file__).parent.parent
 SECURITY = ROOT / "docs/security.md"
 
 _TEST = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
-_ROW = re.compile(r"^\| ([45]\.[0-9]+) \| ([A-Z]+) \| ([a-z /–]+) \|(.*)\|$", re.MULTILINE)
+_ROW = re.compile(r"^\| ([45]\.[0-9]+) \| ([A-Z /]+) \| ([a-z /–]+) \|(.*)\|$", re.MULTILINE)
 _NUMBER = re.compile(r"[45]\.[0-9]+")
 
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One check of the benchmark: what its script said, what Caisson's posture may say, and why."""
+    """One check of the benchmark: what its script says, by the host, what Caisson's posture may say, and why."""
 
-    result: str
+    result: frozenset[str]
     posture: frozenset[str]
     reason: str
 
@@ -34,7 +34,7 @@ def bench_table() -> dict[str, BenchRow]:
     for number, result, posture, reason in _ROW.findall(SECURITY.read_text()):
         if number in rows:
             raise ValueError(f"{number} comes twice")
-        rows[number] = BenchRow(result, frozenset(posture.split(" / ")), reason.strip())
+        rows[number] = BenchRow(frozenset(result.split(" / ")), frozenset(posture.split(" / ")), reason.strip())
     return rows
 
 
