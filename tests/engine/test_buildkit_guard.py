@@ -268,11 +268,11 @@ def test_the_steps_control_group_is_written_in(
     assert ("/docker/guard-test/" in built.stderr) == (not engine_host.name.startswith("20."))
 
 
-def hand_over(path: Path, config: dict[str, object]) -> tuple[str, str]:
-    """A build whose client hands the exporter a configuration of its own; what Return is answered."""
+def hand_over(path: Path, config: dict[str, object], **more: object) -> tuple[str, str]:
+    """A build whose client hands the exporter a configuration of its own, with ``more``; what Return is answered."""
     session, build = uuid.uuid4().hex, uuid.uuid4().hex
     labelled = {"Labels": dict(POLICY.labels), **config}
-    image = {"architecture": "amd64", "os": "linux", "config": labelled}
+    image = {"architecture": "amd64", "os": "linux", "config": labelled, **more}
     client = Client()
     asked = client.call(f"{CONTROL}Solve", pb((1, build), (3, "moby"), (4, {"name": IMAGE}), (5, session)))
     result = pb((1, pb((10, {"containerimage.config": json.dumps(image)}))))
@@ -304,6 +304,20 @@ def test_no_image_gets_a_trigger_that_no_dockerfile_may_have(engine_host: Engine
     # What a Dockerfile may have is no matter.
     assert hand_over(guard.socket, {"OnBuild": ["RUN true"]})[0] == "0"
     assert triggers() == '["RUN true"]'
+
+
+def test_no_image_is_made_of_layers_that_its_build_has_not_made(engine_host: EngineHost, guard: Guarded) -> None:
+    """The exporter replaces ``rootfs``; the image store takes this for it too, and the last of two."""
+    found = docker(engine_host.docker_host, "inspect", "--format", "{{json .RootFS.Layers}}", "debian:trixie-slim")
+    others = {"rootf\u017f": {"type": "layers", "diff_ids": json.loads(found)}}
+    status, reason = hand_over(guard.socket, {}, **others)
+    assert status == "7"
+    assert "which BuildKit's has not" in reason
+    assert guard.refused() == {f"{BRIDGE}Return": "build-result"}
+    assert hand_over(engine_host.socket, {}, **others)[0] == "0"
+    made = docker(engine_host.docker_host, "inspect", "--format", "{{json .RootFS.Layers}}", IMAGE)
+    docker(engine_host.docker_host, "rmi", IMAGE)
+    assert made == found
 
 
 def test_a_dockerfile_with_triggers_is_built(

@@ -251,6 +251,18 @@ FIELDS = [
     solve("a build named twice", "buildkit-message", (1, "b" * 25)),
     solve("another session", "buildkit-message", (5, "s" * 25)),
     solve("a frontend twice", "buildkit-message", (6, "dockerfile.v0")),
+    solve("the image's name twice", "buildkit-message", (4, {"name": "<fresh-image>"})),
+    solve("an attribute twice", "buildkit-message", (7, {"context": CONTEXT})),
+    solve("an attribute without a value", "buildkit-message", (7, pb((1, "no-cache")))),
+    solve("an attribute with something more", "buildkit-message", (7, pb((1, "target"), (2, ""), (3, "x")))),
+    solve("a flag that is two", "buildkit-message", (11, 2)),
+    solve(
+        "a frontend in capitals",
+        "build-frontend",
+        frontend="Dockerfile.v0",
+        works=Refuses("invalid frontend", "there is no such frontend"),
+    ),
+    solve("an image for the frontend that is none", "build-frontend", attributes={"source": "<server>/x:x"}),
     solve(
         "a text that is not UTF-8",
         "buildkit-message",
@@ -292,6 +304,14 @@ ATTRIBUTES = [
     attribute("an argument of BuildKit's", "build-arg:BUILDKIT_MULTI_PLATFORM", "1"),
     attribute("an argument of BuildKit's in small letters", "build-arg:buildkit_multi_platform", "1"),
     attribute("an argument with a line in its name", "build-arg:A\nB", "1"),
+    attribute("an input of one's own", "input:base", "x"),
+    attribute("a context's directory", "contextsubdir", "../x"),
+    attribute("a context's name", "contextkey", "x"),
+    attribute("what a repository is kept with", "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR", "1"),
+    attribute("a host's name by an argument", "build-arg:BUILDKIT_SANDBOX_HOSTNAME", "x"),
+    attribute("a cache that is handed on", "build-arg:BUILDKIT_INLINE_CACHE", "1"),
+    attribute("a frontend under development", "gateway-devel", "true"),
+    attribute("an attribute in capitals", "Target", "x"),
     attribute("an attribute that is not known", "other", "x"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.conftest import EngineHost
 from tests.engine.attacks import (
     build_query,
     containers,
+    context_headers,
     context_tar,
     http_framing,
     images,
@@ -28,6 +30,7 @@ FAMILIES = {
     for module in (
         build_query,
         containers,
+        context_headers,
         context_tar,
         http_framing,
         images,
@@ -103,9 +106,15 @@ def test_all_of_them_leave_nothing_behind(lab: Lab) -> None:
     assert lab.names() == before
 
 
-@pytest.mark.parametrize("name", context_tar.PASSED)
+PASSED = {
+    **{name: partial(context_tar.passed, entries=entries) for name, entries in context_tar.PASSED.items()},
+    **{name: partial(context_headers.passed, more=more) for name, more in context_headers.PASSED.items()},
+}
+
+
+@pytest.mark.parametrize("name", PASSED)
 def test_of_a_context_that_passes_the_engine_reads_the_dockerfile_that_was_judged(lab: Lab, name: str) -> None:
     case = lab.case()
-    built = speak(lab.guard.socket_path, context_tar.passed(case, context_tar.PASSED[name]), waits=30)
+    built = speak(lab.guard.socket_path, PASSED[name](case), waits=30)
     assert b"Successfully built" in built.data, built
     assert not context_tar.chose_the_hidden_one(case, built)
