@@ -22,12 +22,16 @@ from tests.flows.gate import Gate, tcp_gate, unix_gate
 
 BASE = "FROM debian:trixie-slim\n"
 ENGINE, GIT, REGISTRY = "engine", "git", "registry"
+EARLIER = "caisson-flow/earlier"
+SLOW_SECONDS = 180.0
+"""How long a build that nothing holds may take to come to a step, with ten others beside it on a busy machine."""
 # Which request is held, by step; a build that nobody holds is in its RUN step.
 HELD = {
     "check_mounts": (ENGINE, rb"GET /v[0-9.]+/version "),
     "check_disk": (ENGINE, rb"POST /v[0-9.]+/containers/create"),
     "start_builder": (ENGINE, rb"POST /v[0-9.]+/containers/\w+/start "),
     "resolve_commit": (GIT, rb"command=ls-refs"),
+    "reuse_image": (ENGINE, rb"GET /v[0-9.]+/images/sha256:[0-9a-f]{64}/json"),
     "clone": (GIT, rb"command=fetch"),
     "check_dockerfile": (ENGINE, rb"GET /v[0-9.]+/images/debian:trixie-slim/json"),
     "build": ("", b""),
@@ -67,6 +71,13 @@ class BuildHost:
         body = {"repository_url": self.url(repository), "image": image, "limits": {"memory": "512m"}, **request}
         return self.caisson.trigger("build-image", request=body)
 
+    def prepare(self, step: str, repository: Repository) -> None:
+        """Build the image, under another name, that a build which is to stand in that step looks at, if it does."""
+        if step == "reuse_image":
+            run = self.build(repository, EARLIER)
+            state = self.caisson.wait_for_state(run, "Completed", "Failed", "Crashed", seconds=SLOW_SECONDS)
+            assert state.state_name == "Completed", self.log(run)
+
     def log(self, run: FlowRunId) -> str:
         """The run's log on this host; empty before there is one."""
         file = self.caisson.state_dir / "builds" / f"{run}.log"
@@ -77,7 +88,7 @@ class BuildHost:
         return found
 
     def wait_for_line(self, run: FlowRunId, text: str) -> None:
-        wait_for(f"{text!r} in the log of {run}", lambda: text in self.log(run))
+        wait_for(f"{text!r} in the log of {run}", lambda: text in self.log(run), seconds=SLOW_SECONDS)
 
     def builders(self) -> list[str]:
         """This host's builders in any state, however they came about."""

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect import Task
 
+import flows.build_image
 from caisson.cgroups import CGROUP_ROOT
 from caisson.docker_engine import DockerEngine
 from caisson.engine import ImageInfo
@@ -32,7 +34,7 @@ from deployments.token_store import TokenStore
 from deployments.trigger import FlowRunId, cancel
 from tests.conftest import find_engines
 from tests.engine.repositories import Repository, git
-from tests.flows.build_host import BASE, HELD, BuildHost, build_host
+from tests.flows.build_host import BASE, EARLIER, HELD, SLOW_SECONDS, BuildHost, build_host
 from tests.flows.caisson_host import ROOT, CaissonHost, free_port, wait_for
 
 TAGGED = ("remove_builder", "push_image")
@@ -47,7 +49,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> Iter
     gateway = {"CAISSON_GATEWAY_PORT": str(free_port())}
     with build_host(directory, f"killed-{os.getpid()}", find_engines()[0], like=caisson, variables=gateway) as host:
         yield host
-        host.remove_images(*(f"{place}caisson-flow/killed" for place in ("", f"{host.registry_address}/")))
+        host.remove_images(*(f"{place}caisson-flow/killed" for place in ("", f"{host.registry_address}/")), EARLIER)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +87,11 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     last = "RUN echo it-sleeps && sleep 600\n" if step == "build" else ""
     repository = host.repository("killed", BASE + "COPY stamp /\n" + last, stamp=f"{time.time_ns()}")
     image = f"{host.registry_address}/caisson-flow/killed" if step == "push_image" else "caisson-flow/killed"
+    host.prepare(step, repository)
     reached = host.gates[place].hold(pattern) if place else None
     run = host.build(repository, image, push=step == "push_image")
     if reached:
-        assert reached.wait(60), host.caisson.logs() + host.log(run)
+        assert reached.wait(SLOW_SECONDS), host.caisson.logs() + host.log(run)
     else:
         host.wait_for_line(run, "it-sleeps")
     build_id = "".join(host.builders()).removeprefix("caisson-build-")
@@ -98,6 +101,11 @@ def held(request: pytest.FixtureRequest, host: BuildHost) -> Iterator[Held]:
     # What was on its way when its sender died arrives late: that is to be found and removed, too.
     wait_for("no builder is left", lambda: not host.builders(), seconds=20)
     assert reference_under_construction(build_id) not in host.images("caisson.local/build")
+
+
+def test_each_step_of_the_flow_is_one_in_which_a_build_is_held() -> None:
+    steps = {value.name for value in vars(flows.build_image).values() if isinstance(value, Task)}
+    assert steps == set(HELD)
 
 
 DEAF = "trap '' TERM INT HUP; echo it-sleeps; while :; do sleep {mark}; done"
