@@ -77,6 +77,8 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         "PREFECT_SERVER_API_HOST": settings.server_host,
         "PREFECT_SERVER_API_PORT": str(settings.server_port),
         "PREFECT_SERVER_UI_API_URL": "/api",
+        # Its own place for the pages is beside its code, where a service may not write: there would be no pages.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(state.prefect_home / "ui"),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": server_url(settings),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # Kept in memory, the lease of a dead holder would never come back after a restart of the server.

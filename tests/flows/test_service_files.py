@@ -134,6 +134,9 @@ def test_the_worker_is_in_the_builders_group(services: dict[str, Any]) -> None:
     unit = (DEPLOYMENTS / "systemd" / "caisson.service").read_text()
     (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
     assert groups.split() == ["docker", "caisson-builder"]
+    # ``@privileged`` holds ``@chown``, without which no socket can be given at all.
+    filters = re.findall(r"^SystemCallFilter=(.*)$", unit, re.MULTILINE)
+    assert filters[-2:] == ["~@privileged", "@chown"]
     documented = (DEPLOYMENTS.parent / "docs/operations.md").read_text()
     assert f"groupadd --gid {Settings.model_fields['builder_uid'].default} caisson-builder" in documented
 

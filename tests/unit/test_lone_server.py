@@ -122,3 +122,8 @@ def test_the_settings_that_two_minutes_stand_on(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, state_dir=tmp_path)
     env = server_environment(settings, StateDir(tmp_path).create(), {})
     assert env["PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS"] == "5"
+
+
+def test_the_pages_are_where_the_server_may_write(tmp_path: Path) -> None:
+    env = server_environment(Settings(_env_file=None, state_dir=tmp_path), StateDir(tmp_path).create(), {})
+    assert Path(env["PREFECT_SERVER_UI_STATIC_DIRECTORY"]).is_relative_to(tmp_path)
