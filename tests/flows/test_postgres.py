@@ -13,9 +13,9 @@ import pytest
 
 from caisson.docker_engine import DockerEngine
 from deployments.launcher import down
-from deployments.server import client_environment
+from deployments.server import client_environment, server_environment
 from deployments.state import StateDir
-from tests.conftest import find_engines
+from tests.conftest import EngineHost, find_engines
 from tests.engine.repositories import git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
 from tests.flows.postgres import PASSWORD, Postgres, postgres
@@ -24,6 +24,9 @@ IMAGE = "caisson-flow/postgres"
 SAVE = "from prefect.blocks.system import Secret; Secret(value='c4nary').save('kept')"
 LOAD = "from prefect.blocks.system import Secret; print(Secret.load('kept').get())"
 KEYS_IN_DATABASE = "SELECT count(*) FROM configuration WHERE key = 'ENCRYPTION_KEY'"
+OLDER_SCHEMA = "97429116795e"
+"""The last one before Prefect 3.0, of August 2024: alembic's name of it, from Prefect's own list."""
+FINAL = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
 @pytest.fixture
@@ -42,6 +45,30 @@ def prefect(host: CaissonHost, code: str) -> str:
     env = client_environment(host.settings, StateDir(host.state_dir), host.env)
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=env, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def query(server: Postgres, statement: str) -> str:
+    """What PostgreSQL answers, without headings."""
+    return server.run("psql", "--dbname=postgres", "--tuples-only", "--no-align", f"--command={statement}").strip()
+
+
+def schema(server: Postgres) -> str:
+    """The revision of Prefect's schema that the database is at."""
+    return query(server, "SELECT version_num FROM alembic_version")
+
+
+def downgrade(host: CaissonHost, revision: str) -> None:
+    """Take the database of a host that is down back to an older revision, by Prefect's own steps."""
+    env = server_environment(host.settings, StateDir(host.state_dir), host.env)
+    command = [sys.executable, "-m", "prefect", "server", "database", "downgrade", "--yes", "--revision", revision]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def remove_images(engine: EngineHost) -> None:
+    with DockerEngine(engine.docker_host) as docker:
+        for tag in [tag for image in docker.list_images() for tag in image.tags if tag.startswith(IMAGE)]:
+            docker.untag_image(tag)
 
 
 def test_up_a_build_and_down_on_postgresql(
@@ -74,9 +101,7 @@ def test_up_a_build_and_down_on_postgresql(
     finally:
         if host.is_up:
             host.stop()
-        with DockerEngine(engine.docker_host) as docker:
-            for tag in [tag for image in docker.list_images() for tag in image.tags if tag.startswith(f"{IMAGE}:")]:
-                docker.untag_image(tag)
+        remove_images(engine)
     with capsys.disabled():
         print(f"\n  up on a fresh PostgreSQL: {up:.1f} s")
     assert json.loads((tmp_path / "state" / "builds" / f"{run}.json").read_text())["outcome"] == "built"
@@ -85,19 +110,62 @@ def test_up_a_build_and_down_on_postgresql(
     assert host.processes() == {}
 
 
+def test_an_older_schema_is_brought_up_to_date_by_up_and_the_queue_goes_on(
+    server: Postgres, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = find_engines()[0]
+    host = CaissonHost(
+        tmp_path / "state",
+        "older",
+        {
+            "CAISSON_DATABASE_URL": database_url,
+            "CAISSON_DOCKER_HOST": engine.docker_host,
+            "CAISSON_MIN_FREE_BYTES": "64m",
+            "CAISSON_POLL_SECONDS": "2",
+        },
+    )
+    host.up()
+    try:
+        with git_daemon(tmp_path / "git", engine.gateway) as git:
+            repository = git.repository("app", {"Dockerfile": "FROM debian:trixie-slim\nLABEL on=older\n"})
+            wanted = {"repository_url": repository.url, "image": IMAGE}
+            ended = host.trigger("build-image", request=wanted)
+            assert host.wait_for_state(ended, *FINAL).state_name == "Completed"
+            host.cli("drain")
+            waiting = [host.trigger("build-image", request={**wanted, "image": f"{IMAGE}-{n}"}) for n in range(2)]
+            host.stop()
+
+            newest = schema(server)
+            downgrade(host, OLDER_SCHEMA)
+            assert schema(server) == OLDER_SCHEMA != newest
+            began = time.monotonic()
+            host.up()
+            up = time.monotonic() - began
+            assert schema(server) == newest
+            assert host.state(ended).state_name == "Completed"
+            assert {host.state(run).state_name for run in waiting} <= {"Scheduled", "Late"}
+            host.cli("undrain")
+            for run in waiting:
+                assert host.wait_for_state(run, *FINAL).state_name == "Completed"
+                assert host.history(run).count("Running") == 1
+    finally:
+        if host.is_up:
+            host.stop()
+        remove_images(engine)
+    with capsys.disabled():
+        print(f"\n  up on a PostgreSQL with the schema of {OLDER_SCHEMA}: {up:.1f} s")
+
+
 def test_the_key_of_blocks_is_no_part_of_the_database_and_one_that_is_there_is_taken_over(
     server: Postgres, database_url: str, tmp_path: Path
 ) -> None:
-    def query(statement: str) -> str:
-        return server.run("psql", "--dbname=postgres", "--tuples-only", "--no-align", f"--command={statement}").strip()
-
     host = CaissonHost(tmp_path / "state", "keys", {"CAISSON_DATABASE_URL": database_url})
     file = tmp_path / "state" / "prefect" / "encryption-postgresql.key"
     host.up()
     try:
         prefect(host, SAVE)
         assert prefect(host, LOAD) == "c4nary"
-        assert query(KEYS_IN_DATABASE) == "0"
+        assert query(server, KEYS_IN_DATABASE) == "0"
         key = file.read_text()
         dump = server.run("pg_dump", "--inserts", "postgres")
         assert "kept" in dump
@@ -107,12 +175,12 @@ def test_the_key_of_blocks_is_no_part_of_the_database_and_one_that_is_there_is_t
         # As it was when the database kept the key itself.
         file.unlink()
         row = f"(key, value) VALUES ('ENCRYPTION_KEY', '{json.dumps({'fernet_key': key})}')"
-        query(f"INSERT INTO configuration {row}")
+        query(server, f"INSERT INTO configuration {row}")
         host.up()
         assert prefect(host, LOAD) == "c4nary"
         assert file.read_text() == key
         host.stop()
-        query("DELETE FROM configuration WHERE key = 'ENCRYPTION_KEY'")
+        query(server, "DELETE FROM configuration WHERE key = 'ENCRYPTION_KEY'")
         host.up()
         assert prefect(host, LOAD) == "c4nary"
     finally:
