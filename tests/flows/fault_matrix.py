@@ -1,8 +1,9 @@
 """Each process of the system is killed while a build is in each of its steps: nothing is left, and all goes on.
 
-Run by ``make faults``, in some six minutes: it wants the machine for itself. One build stands in each step at once,
-held by a gate before a real server, with two more in the queue. Then one part dies by SIGKILL. The first two steps look
-at what is there already, in microseconds: there the moments just before the first and just after the second are held.
+`make test` runs it last and alone, `make faults` by itself, in some seven minutes: it wants the machine for itself.
+One build stands in each step at once, held by a gate before a real server, with two more in the queue. Then one part
+dies by SIGKILL. The first two steps look at what is there already, in microseconds: there the moments just before the
+first and just after the second are held.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,11 @@ from caisson.leases import Leases
 from caisson.ledger import Ledger
 from deployments.server import is_healthy
 from deployments.state import StateDir, recorded_run
-from deployments.trigger import FlowRunId, RunChanged
+from deployments.trigger import FlowRunId, RunChanged, cancel
 from tests.conftest import find_engines
 from tests.engine.network import EngineNetwork
 from tests.engine.repositories import git
-from tests.flows.build_host import BASE, HELD, BuildHost, build_host
+from tests.flows.build_host import BASE, HELD, SLOW_SECONDS, BuildHost, build_host
 from tests.flows.caisson_host import CaissonHost, wait_for
 from tests.own_engine import OwnEngine, copy_image, own_engine
 
@@ -43,8 +44,8 @@ class Matrix:
 
     host: BuildHost
     engine: OwnEngine
-    runs: dict[str, FlowRunId]
-    queued: list[FlowRunId]
+    runs: dict[str, FlowRunId] = field(default_factory=dict)
+    queued: list[FlowRunId] = field(default_factory=list)
 
     @property
     def caisson(self) -> CaissonHost:
@@ -55,11 +56,13 @@ class Matrix:
         # The last step first: a request that is held is one that the builds before it have behind them.
         for step, (place, pattern) in reversed(HELD.items()):
             last = f"RUN echo it-sleeps {name} && sleep {run_seconds}\n" if step == "build" else ""
-            repository = self.host.repository(_name(step), f"{BASE}COPY stamp /\n{last}", stamp=f"{name} {step}")
+            dockerfile = f"{BASE}COPY stamp /\n{last}"
+            repository = self.host.repository(_name(step), dockerfile, stamp=f"{name} {step} {time.time_ns()}")
+            self.host.prepare(step, repository)
             reached = self.host.gates[place].hold(pattern) if place else threading.Event()
             self.runs[step] = self.host.build(repository, self.image(step), push=step == "push_image")
             if place:
-                assert reached.wait(60), f"{step}\n{self.caisson.logs()}\n{self.host.log(self.runs[step])}"
+                assert reached.wait(SLOW_SECONDS), f"{step}\n{self.caisson.logs()}\n{self.host.log(self.runs[step])}"
             else:
                 self.host.wait_for_line(self.runs[step], f"it-sleeps {name}")
         for number in range(2):
@@ -74,9 +77,21 @@ class Matrix:
         for gate in self.host.gates.values():
             gate.release()
 
+    def clear(self) -> None:
+        """Leave nothing of a test that failed in the way of the next one, or of the same one tried again."""
+        self.release()
+        if self.engine.process is None or self.engine.process.poll() is not None:
+            self.engine.start()
+        if not self.caisson.is_up:
+            self.caisson.up()
+        wait_for("the server", lambda: is_healthy(self.caisson.api.api_url), seconds=SLOW_SECONDS)
+        with self.caisson.api as api:
+            for run in (*self.queued, *self.runs.values()):
+                cancel(api, run)
+
     def ends(self) -> dict[str, RunChanged]:
         deadline = time.monotonic() + MOST_RUNNING_SECONDS
-        wait_for("the server", lambda: is_healthy(self.caisson.api.api_url))
+        wait_for("the server", lambda: is_healthy(self.caisson.api.api_url), seconds=SLOW_SECONDS)
         return {
             step: self.caisson.wait_for_state(run, *FINAL, seconds=max(1, deadline - time.monotonic()))
             for step, run in self.runs.items()
@@ -100,7 +115,7 @@ def kill_server(matrix: Matrix) -> None:
 
 def kill_caisson(matrix: Matrix) -> None:
     matrix.caisson.stop(signal.SIGKILL)
-    wait_for("nothing of it runs", lambda: not matrix.caisson.processes(), seconds=30)
+    wait_for("nothing of it runs", lambda: not matrix.caisson.processes())
     matrix.caisson.up()
 
 
@@ -114,7 +129,7 @@ def kill_engine(matrix: Matrix) -> None:
 def kill_everything(matrix: Matrix) -> None:
     matrix.caisson.stop(signal.SIGKILL)
     kill_engine(matrix)
-    wait_for("nothing of it runs", lambda: not matrix.caisson.processes(), seconds=30)
+    wait_for("nothing of it runs", lambda: not matrix.caisson.processes())
     matrix.caisson.up()
 
 
@@ -152,16 +167,23 @@ def host(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost, engine:
         yield host
 
 
-@pytest.mark.timeout(600)
+@pytest.fixture
+def matrix(host: BuildHost, engine: OwnEngine) -> Iterator[Matrix]:
+    matrix = Matrix(host, engine)
+    yield matrix
+    matrix.clear()
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
-    fault: str, host: BuildHost, engine: OwnEngine, capsys: pytest.CaptureFixture[str]
+    fault: str, matrix: Matrix, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill, outcome = FAULTS[fault]
-    matrix = Matrix(host, engine, {}, [])
+    host = matrix.host
     # Long where it is to be ended, so that it does not end by itself just then; where the build goes on, or is tried
     # again, it has to end.
-    matrix.stand_still(fault, run_seconds=20 if fault in ("server", "engine") else 600)
+    matrix.stand_still(fault, run_seconds=40 if fault in ("server", "engine") else 600)
     began = time.monotonic()
     kill(matrix)
     # What was on its way arrives late: that is to be found and removed, too.
@@ -170,11 +192,12 @@ def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
     ended = time.monotonic() - began
     assert {step: state.state_name for step, state in ends.items() if state.state_name not in outcome} == {}
     for run in matrix.queued:
-        assert host.caisson.wait_for_state(run, *FINAL).state_name == "Completed", host.log(run)
+        assert host.caisson.wait_for_state(run, *FINAL, seconds=SLOW_SECONDS).state_name == "Completed", host.log(run)
     following = host.build(host.repository("following", BASE, stamp=fault), "caisson-flow/following")
-    assert host.caisson.wait_for_state(following, *FINAL).state_name == "Completed", host.log(following)
-    wait_for("no builder is left", lambda: not host.builders(), seconds=30)
-    wait_for("no guarded socket is left", lambda: not _sockets(engine), seconds=30)
+    state = host.caisson.wait_for_state(following, *FINAL, seconds=SLOW_SECONDS)
+    assert state.state_name == "Completed", host.log(following)
+    wait_for("no builder is left", lambda: not host.builders())
+    wait_for("no guarded socket is left", lambda: not _sockets(matrix.engine))
     _check_nothing_half_made(matrix)
     _check_tags(matrix, ends)
     _check_ledger(matrix)
@@ -183,6 +206,8 @@ def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
 
 
 def test_names_of_images_under_construction_are_gone_a_minute_later(host: BuildHost) -> None:
+    assert host.images("caisson-flow/following"), "no fault was on this engine, so no name would be left anyway"
+    assert host.images("caisson-flow/following"), "no fault was on this engine, so no name would be left anyway"
     wait_for("no name is left", lambda: not host.images("caisson.local/build"), seconds=130)
 
 
