@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import logging
@@ -190,12 +191,13 @@ class Bench:
         )
         loud = self.daemon.repository("loud", {"Dockerfile": f"{BASE}RUN ({printed})\n"})
         quiet = self.daemon.repository("quiet", {"Dockerfile": f"{BASE}RUN ({printed}) > /dev/null\n"})
-        for way, build, end in (("in-process", self.in_process, ""), ("API call", self.over_the_api, TO_TAG)):
-            times = self.in_turns(
-                f"{LINES} log lines, {way}",
-                {"none": lambda build=build: build(quiet), "all": lambda build=build: build(loud)},
-                self.plan.long_turns,
-            )
+        ways: dict[str, tuple[Callable[[Repository], float | None], str]] = {
+            "in-process": (self.in_process, ""),
+            "API call": (self.over_the_api, TO_TAG),
+        }
+        for way, (build, end) in ways.items():
+            both: Ways = {"none": functools.partial(build, quiet), "all": functools.partial(build, loud)}
+            times = self.in_turns(f"{LINES} log lines, {way}", both, self.plan.long_turns)
             arrived_lines = _lines(self.last_log)
             whole, cost = arrived_lines == list(range(1, LINES + 1)), times[f"all{end}"] - times[f"none{end}"]
             arrived = "complete and in order" if whole else f"only {len(arrived_lines)} in order"

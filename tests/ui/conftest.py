@@ -83,6 +83,10 @@ def caisson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaissonHost]:
             "CAISSON_MIN_FREE_BYTES": "64m",
             "CAISSON_TIMEOUT_MINUTES": "5",
             "CAISSON_DRAIN_SECONDS": "1",
+            # The defaults of what runs by a schedule, which other tests do without.
+            "CAISSON_MONITOR_SECONDS": "60",
+            "CAISSON_PRUNE_SECONDS": "21600",
+            "CAISSON_AUDIT_SECONDS": "86400",
         },
     )
     try:
