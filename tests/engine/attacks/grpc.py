@@ -306,7 +306,6 @@ ATTRIBUTES = [
     attribute("an argument with a line in its name", "build-arg:A\nB", "1"),
     attribute("an input of one's own", "input:base", "x"),
     attribute("a context's directory", "contextsubdir", "../x"),
-    attribute("a context's name", "contextkey", "x"),
     attribute("what a repository is kept with", "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR", "1"),
     attribute("a host's name by an argument", "build-arg:BUILDKIT_SANDBOX_HOSTNAME", "x"),
     attribute("a cache that is handed on", "build-arg:BUILDKIT_INLINE_CACHE", "1"),
