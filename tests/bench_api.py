@@ -111,7 +111,7 @@ class Bench:
         repository = self.git.repository("trivial", {"Dockerfile": f"{BASE}LABEL bench=api\n"})
         lines, starts, ids = [], [], []
         for turn in range(turns + 1):
-            began = time.perf_counter()
+            asked, began = time.time(), time.perf_counter()
             build = client.post("/api/builds", json={"repository_url": repository.url, "image": IMAGE}).json()
             first = 0.0
             with client.stream("GET", f"/api/builds/{build['id']}/log", headers=EVENTS) as answer:
@@ -123,17 +123,14 @@ class Bench:
             # The first of them builds the image, the others only name it.
             if turn:
                 lines.append(first)
-                starts.append(_moment(ended["started"]) - _moment(ended["created"]))
+                starts.append(_moment(ended["started"]) - asked)
         median, start = statistics.median(lines), statistics.median(starts)
         verdict = self.figures.judge(
-            "trigger, POST to the first line of the log",
-            f"{median:.2f} s",
-            f"{MOST_START:g} s",
-            met=median < MOST_START,
+            "trigger, POST to the run's start", f"{start:.2f} s", f"{MOST_START:g} s", met=start < MOST_START
         )
         print(
-            f"  from POST to the log's first line over the API: median {median:.2f} s of {turns}, at most "
-            f"{max(lines):.2f} s   {verdict}\n  from the run's creation to its start: median {start:.2f} s",
+            f"  from POST to the run's start: median {start:.2f} s of {turns}, at most {max(starts):.2f} s  {verdict}\n"
+            f"  from POST to the log's first line over the API: median {median:.2f} s, at most {max(lines):.2f} s",
             flush=True,
         )
         return ids

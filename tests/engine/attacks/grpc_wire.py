@@ -237,12 +237,4 @@ ATTACKS = [
         "a header with a line in it", lambda client: _more(client, ("x", "a\r\nb")), "http2-headers", _SILENT, waits=1
     ),
     wire("a path twice", lambda client: _more(client, (":path", _WORKERS)), "grpc-header", _SILENT, waits=1),
-    wire(
-        "a protocol within",
-        lambda client: _more(client, (":protocol", "websocket")),
-        "grpc-header",
-        _SILENT,
-        works_on={"20.10": _CLOSED},
-        waits=1,
-    ),
 ]
