@@ -69,7 +69,7 @@ def _more(client: Client, *fields: tuple[str, str]) -> bytes:
 
 
 _CLOSED = Refuses("closed", "the engine ends the connection")
-_SILENT = Refuses("silent", "the engine ends the stream")
+_SILENT = Refuses("no answer", "the engine ends the stream, and at times the connection")
 _NO_GRPC = Refuses(":status: ", "gRPC is asked for by POST, and has a type of its own")
 ATTACKS = [
     wire(
@@ -237,4 +237,7 @@ ATTACKS = [
         "a header with a line in it", lambda client: _more(client, ("x", "a\r\nb")), "http2-headers", _SILENT, waits=1
     ),
     wire("a path twice", lambda client: _more(client, (":path", _WORKERS)), "grpc-header", _SILENT, waits=1),
+    wire(
+        "a protocol within", lambda client: _more(client, (":protocol", "websocket")), "grpc-header", _SILENT, waits=1
+    ),
 ]

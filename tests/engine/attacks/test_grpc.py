@@ -47,7 +47,7 @@ def text(answer: Answer) -> str:
     """The answers as lines, and how it ended without one."""
     lines = [f"{key}: {value}" for fields in answers(answer.data).values() for key, value in fields.items()]
     if "grpc-status" not in answers(answer.data).get(1, {}):
-        lines.append("closed" if answer.closed else "silent")
+        lines.append(f"no answer: {'closed' if answer.closed else 'silent'}")
     return "\n".join(lines)
 
 
