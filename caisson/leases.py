@@ -142,11 +142,13 @@ class Leases:
 
     def _read(self) -> Held:
         """With the gate closed: no lease comes, none is widened; one may end."""
-        leases = {path.stem: _read_lease(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}"))}
-        if dead := [lease_id for lease_id, lease in leases.items() if lease is None]:
-            with suppress(LedgerUnusable):
+        found = {path.stem: _read_lease(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}"))}
+        live = {lease_id: lease for lease_id, lease in found.items() if lease is not None}
+        with suppress(LedgerUnusable):
+            # Also those whose file went before their record could: a holder was killed, or the ledger was busy.
+            if dead := {record.id for record in self._records.list()} - live.keys():
                 self._records.remove(*dead)
-        return Held(tuple(lease for lease in leases.values() if lease is not None))
+        return Held(tuple(live.values()))
 
 
 class Lease:

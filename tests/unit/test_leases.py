@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -295,3 +296,12 @@ def test_who_can_give_up_still_has_the_place_in_the_queue(state: Path) -> None:
     for thread in threads:
         thread.join(30)
     assert (set(order[:2]), order[2:]) == ({"build 1", "build 2"}, ["removal"])
+
+
+def test_a_record_whose_file_is_gone_already_goes_at_the_next_look(state: Path) -> None:
+    records = Ledger(state / "ledger.sqlite").leases
+    with _leases(state).hold("build 1", ["debian"], taken=NOW):
+        (live,) = records.list()
+        records.put(replace(live, id="0" * 32, holder="killed as it ended"))
+        assert len(_leases(state).held().leases) == 1
+        assert records.list() == [live]
