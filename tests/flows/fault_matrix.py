@@ -1,6 +1,6 @@
 """Each process of the system is killed while a build is in each of its steps: nothing is left, and all goes on.
 
-`make test` runs it last and alone, `make faults` by itself, in some seven minutes: it wants the machine for itself.
+Run by `make faults`, in some seven minutes: it wants the machine for itself.
 One build stands in each step at once, held by a gate before a real server, with two more in the queue. Then one part
 dies by SIGKILL. The first two steps look at what is there already, in microseconds: there the moments just before the
 first and just after the second are held.
@@ -196,8 +196,8 @@ def test_whatever_is_killed_nothing_is_left_and_all_goes_on(
     following = host.build(host.repository("following", BASE, stamp=fault), "caisson-flow/following")
     state = host.caisson.wait_for_state(following, *FINAL, seconds=SLOW_SECONDS)
     assert state.state_name == "Completed", host.log(following)
-    wait_for("no builder is left", lambda: not host.builders())
-    wait_for("no guarded socket is left", lambda: not _sockets(matrix.engine))
+    wait_for("no builder is left", lambda: not host.builders(), seconds=SLOW_SECONDS)
+    wait_for("no guarded socket is left", lambda: not _sockets(matrix.engine), seconds=SLOW_SECONDS)
     _check_nothing_half_made(matrix)
     _check_tags(matrix, ends)
     _check_ledger(matrix)
