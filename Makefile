@@ -8,8 +8,6 @@ MAKEFLAGS += --no-print-directory
 SETUP := deployments/setup
 # Tests of the two engines, of the service, and all others run beside each other; tests/conftest.py says which.
 STREAMS := --numprocesses 3 --dist loadscope --no-loadscope-reorder
-# Builds stand in each step at once while something is killed: that wants the machine for itself.
-FAULTS := tests/flows/fault_matrix.py
 PYTHON := .venv/bin/python
 
 help: ## What there is to make
@@ -26,13 +24,12 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@$(SETUP)/environment.sh --dev
 	@$(MAKE) test-images
 	@$(SETUP)/test-tools.sh
-	@export CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
+	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
 		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" \
-		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)"; \
-		$(PYTHON) -m pytest $(STREAMS) $(ARGS)
+		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" $(PYTHON) -m pytest $(STREAMS) $(ARGS)
 
 faults: ## Each process is killed while builds stand in each of their steps (seven minutes; no part of `make test`)
-	@$(MAKE) test STREAMS= ARGS="$(FAULTS)"
+	@$(MAKE) test STREAMS= ARGS="tests/flows/fault_matrix.py"
 
 thorough: ## The property tests with 2,000 examples each, 20 times as many (ARGS=… goes to pytest; no part of `make test`)
 	@$(SETUP)/environment.sh --dev

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,10 +22,8 @@ from prefect.types import SecretDict
 from pydantic import SecretStr
 
 from caisson.errors import RequestInvalid
-from deployments.names import alert_name
+from deployments.names import ALERT_KINDS, AlertKind, alert_name
 
-Kind = Literal["webhook", "slack", "email"]
-KINDS: tuple[Kind, ...] = ("webhook", "slack", "email")
 _WEBHOOK = "webhook"
 _TYPES = ("webhook", "slack-webhook", "sendgrid-email")
 """The types of the blocks that are made here, by slug."""
@@ -54,7 +52,7 @@ class BlockName:
         slug, _, name = text.partition("/")
         if not _SLUG.fullmatch(slug) or not _SLUG.fullmatch(name):
             raise RequestInvalid(
-                f"kind: {text[:80]!r} is none of {', '.join(KINDS)}, and names no block of Prefect's.",
+                f"kind: {text[:80]!r} is none of {', '.join(ALERT_KINDS)}, and names no block of Prefect's.",
                 hint="A block is named TYPE-SLUG/NAME, such as discord-webhook/ops; `prefect block ls` shows them.",
             )
         return cls(slug, name)
@@ -114,7 +112,7 @@ def remove_blocks(client: SyncPrefectClient, alert: str, *, but: UUID | None = N
     return removed
 
 
-def make_block(kind: Kind, secret: str, to: Sequence[str], sender: str) -> Block:
+def make_block(kind: AlertKind, secret: str, to: Sequence[str], sender: str) -> Block:
     """A block of ours; raises ``RequestInvalid`` for what its service does not take, and never quotes the secret."""
     if not secret:
         raise RequestInvalid(f"{'API key' if kind == 'email' else 'URL'}: it is empty.")

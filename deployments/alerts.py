@@ -18,9 +18,9 @@ from caisson.disk_events import EVENT_NAMES, host_resource
 from caisson.errors import RequestInvalid, ServiceUnreachable
 from caisson.prune_events import ALERTED
 from caisson.settings import Settings
-from deployments.alert_blocks import KINDS, BlockName, find_block, make_block, remove_blocks, save_block
+from deployments.alert_blocks import BlockName, find_block, make_block, remove_blocks, save_block
 from deployments.alert_telling import EVENTS
-from deployments.names import alert_name, alert_of
+from deployments.names import ALERT_KINDS, alert_name, alert_of
 from deployments.prune_switches import read_automations, remove_switches, set_switches
 
 TEST_EVENT = "caisson.alert.test"
@@ -48,11 +48,11 @@ def set_alert(
 ) -> str:
     """Set up an alert, or renew the one of that name; returns its name, by default the kind's or the block's.
 
-    ``kind`` is one of ``KINDS``, or a block that people have made in Prefect: ``discord-webhook/ops``. ``secret`` is
-    the URL of a webhook, or SendGrid's API key for e-mail; none for a block. Raises ``RequestInvalid`` for what can't
-    work, ``ServiceUnreachable`` when Prefect can't be asked.
+    ``kind`` is one of ``ALERT_KINDS``, or a block that people have made in Prefect: ``discord-webhook/ops``.
+    ``secret`` is the URL of a webhook, or SendGrid's API key for e-mail; none for a block. Raises ``RequestInvalid``
+    for what can't work, ``ServiceUnreachable`` when Prefect can't be asked.
     """
-    own = next((known for known in KINDS if known == kind), None)
+    own = next((known for known in ALERT_KINDS if known == kind), None)
     named = BlockName.parse(kind) if own is None else None
     name = name or (named.name if named else kind)
     if not _NAME.fullmatch(name):

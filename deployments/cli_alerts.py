@@ -55,7 +55,9 @@ def set_(
     argument would be seen by every user of this host. A block that was made in Prefect has what it needs:
     discord-webhook/ops is the one named ops of that type.
     """
-    secret = _read_secret(kind) if kind in ("webhook", "slack", "email") else ""
+    from deployments.names import ALERT_KINDS
+
+    secret = _read_secret(kind) if kind in ALERT_KINDS else ""
     settings = _use_prefect()
     from deployments.alerts import set_alert
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from caisson.errors import ServiceUnreachable
 from caisson.placing import hold_reason
-from deployments.hosts import VARIABLE_PREFIX, HostRecord
+from deployments.hosts import RECORDS, HostRecord, parse_records
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_of_queue, host_queue
 from deployments.ownership import owner_of_document
 from deployments.prefect_api import PrefectApi
@@ -72,10 +72,7 @@ def host_states(api: PrefectApi, *, running: Mapping[str, int], queued: Mapping[
             return []
         raise
     workers = {worker["name"]: worker for worker in api.post(f"/work_pools/{POOL}/workers/filter", {})}
-    found = api.post("/variables/filter", {"variables": {"name": {"like_": VARIABLE_PREFIX}}, "limit": PAGE})
-    records = {
-        record.host: record for variable in found if (record := HostRecord.parse(variable.get("value"))) is not None
-    }
+    records = {record.host: record for record in parse_records(api.post("/variables/filter", RECORDS))}
     paused = {queue["name"] for queue in queues if queue.get("is_paused")}
     names = {host for queue in queues if (host := host_of_queue(queue["name"]))}
     return [

@@ -15,7 +15,9 @@ from typing import Any
 from caisson.placing import Candidate
 from deployments.queued import one_spelling
 
-VARIABLE_PREFIX = "caisson-host-"
+_PREFIX = "caisson-host-"
+RECORDS = {"variables": {"name": {"like_": _PREFIX}}, "limit": 200}
+"""What ``POST /variables/filter`` is asked for what all hosts have told; ``parse_records`` reads the answer."""
 TAG = "caisson:host"
 MOST_REPOSITORIES = 300
 _MARK_DIGITS = 10
@@ -78,6 +80,12 @@ class HostRecord:
         )
 
 
+def parse_records(variables: Iterable[Mapping[str, Any]]) -> list[HostRecord]:
+    """What the hosts have told, of Prefect's answer to ``RECORDS``."""
+    records = (HostRecord.parse(variable.get("value")) for variable in variables)
+    return [record for record in records if record is not None]
+
+
 def variable_name(host: str) -> str:
     """The name of a host's variable: Prefect takes small letters, digits, dashes and underscores.
 
@@ -85,7 +93,7 @@ def variable_name(host: str) -> str:
     'caisson-host-build-1-example-com-d4cdbe'
     """
     digest = hashlib.sha256(host.encode()).hexdigest()[:6]
-    return f"{VARIABLE_PREFIX}{re.sub('[^a-z0-9]+', '-', host.lower())}-{digest}"
+    return f"{_PREFIX}{re.sub('[^a-z0-9]+', '-', host.lower())}-{digest}"
 
 
 def repository_mark(url: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from caisson.connection import Connection, forget_connection, read_connection, write_connection
 from caisson.errors import RequestInvalid, ServiceUnreachable, SettingsInvalid
 from caisson.settings import Settings
-from deployments.host_states import HostState, read_host_states
+from deployments.host_states import PAGE, HostState, read_host_states
 from deployments.hosts import variable_name
 from deployments.names import POOL, care_queue, host_of_switch, host_queue
 from deployments.prefect_api import PrefectApi
@@ -22,7 +22,6 @@ from deployments.state import StateDir, find_running
 
 Say = Callable[[str], None]
 
-_PAGE = 200
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _APPLY = "from caisson.settings import load_settings; from deployments.apply import apply_deployments as apply"
 
@@ -139,7 +138,7 @@ def leave(settings: Settings, *, say: Say) -> None:
 def _switches(prefect: PrefectApi, host: str) -> list[str]:
     """The automations that would tell of this host's silence, by ID."""
     found: list[dict[str, str]] = []
-    while page := prefect.post("/automations/filter", {"limit": _PAGE, "offset": len(found)}):
+    while page := prefect.post("/automations/filter", {"limit": PAGE, "offset": len(found)}):
         found += page
     return [automation["id"] for automation in found if host_of_switch(automation["name"]) == host]
 

@@ -3,6 +3,8 @@ for all."""
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from caisson.settings import Settings
 
 BUILD_FLOW = "build-image"
@@ -15,6 +17,9 @@ SHARED_QUEUE = "shared"
 """The work queue of builds that any host may take."""
 ANY_HOST = "any"
 """Stands for the host in the name of the deployment whose builds any host may take."""
+AlertKind = Literal["webhook", "slack", "email"]
+"""Where an alert goes by a block that Caisson makes for it."""
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 _CARE = "care-"
 _ALERT = "caisson-alert-"
 _SWITCH = "caisson-silence-"

@@ -31,7 +31,15 @@ from caisson.errors import CaissonError, DiskTooFull, EngineUnreachable
 from caisson.ledger import Ledger
 from caisson.placing import Candidate, hold_reason, place
 from caisson.settings import Settings
-from deployments.hosts import TAG, VARIABLE_PREFIX, HostRecord, repository_mark, repository_marks, variable_name
+from deployments.hosts import (
+    RECORDS,
+    TAG,
+    HostRecord,
+    parse_records,
+    repository_mark,
+    repository_marks,
+    variable_name,
+)
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
 from deployments.queued import repository_of
 
@@ -200,11 +208,7 @@ class Placement:
 
 async def read_records(client: PrefectClient) -> list[HostRecord]:
     """What all hosts have told; raises ``httpx.HTTPError``."""
-    answer = await client.request(
-        "POST", "/variables/filter", json={"variables": {"name": {"like_": VARIABLE_PREFIX}}, "limit": 200}
-    )
-    records = (HostRecord.parse(variable["value"]) for variable in answer.json())
-    return [record for record in records if record is not None]
+    return parse_records((await client.request("POST", "/variables/filter", json=RECORDS)).json())
 
 
 def _is_no_news(told: HostRecord | None, record: HostRecord) -> bool:

@@ -20,7 +20,7 @@ from prefect.events.schemas.automations import Automation
 from caisson.disk_events import host_resource
 from caisson.settings import Settings
 from deployments.alert_telling import silence
-from deployments.hosts import VARIABLE_PREFIX, HostRecord
+from deployments.hosts import RECORDS, parse_records
 from deployments.names import alert_of, host_of_switch, switch_name
 from deployments.state import find_running
 
@@ -88,12 +88,9 @@ def silence_within(interval: timedelta) -> timedelta:
 
 def _intervals(client: SyncPrefectClient, settings: Settings) -> dict[str, timedelta]:
     """How often each host is pruned by its schedule, as it tells; hosts that are on none are not in it."""
-    answer = client.request(
-        "POST", "/variables/filter", json={"variables": {"name": {"like_": VARIABLE_PREFIX}}, "limit": _PAGE}
-    )
+    answer = client.request("POST", "/variables/filter", json=RECORDS)
     answer.raise_for_status()
-    records = (HostRecord.parse(variable.get("value")) for variable in answer.json())
-    seconds = {record.host: record.prune_seconds for record in records if record is not None}
+    seconds = {record.host: record.prune_seconds for record in parse_records(answer.json())}
     # Rather what its worker tells of itself: who sets up an alert may have other settings, or be on no host at all.
     if settings.host_name not in seconds and find_running(settings) is not None:
         seconds[settings.host_name] = settings.prune_seconds

@@ -40,6 +40,16 @@ def database_url(server: Postgres) -> str:
     return server.url("postgres")
 
 
+def building_host(directory: Path, name: str, database_url: str, engine: EngineHost, **more: str) -> CaissonHost:
+    """A Caisson on that database, with an engine to build on."""
+    variables = {
+        "CAISSON_DATABASE_URL": database_url,
+        "CAISSON_DOCKER_HOST": engine.docker_host,
+        "CAISSON_MIN_FREE_BYTES": "64m",
+    }
+    return CaissonHost(directory / "state", name, variables | more)
+
+
 def prefect(host: CaissonHost, code: str) -> str:
     """What the code prints as a client of that host's server."""
     env = client_environment(host.settings, StateDir(host.state_dir), host.env)
@@ -75,15 +85,7 @@ def test_up_a_build_and_down_on_postgresql(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = find_engines()[0]
-    host = CaissonHost(
-        tmp_path / "state",
-        "postgres",
-        {
-            "CAISSON_DATABASE_URL": database_url,
-            "CAISSON_DOCKER_HOST": engine.docker_host,
-            "CAISSON_MIN_FREE_BYTES": "64m",
-        },
-    )
+    host = building_host(tmp_path, "postgres", database_url, engine)
     began = time.monotonic()
     host.up()
     up = time.monotonic() - began
@@ -114,16 +116,7 @@ def test_an_older_schema_is_brought_up_to_date_by_up_and_the_queue_goes_on(
     server: Postgres, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = find_engines()[0]
-    host = CaissonHost(
-        tmp_path / "state",
-        "older",
-        {
-            "CAISSON_DATABASE_URL": database_url,
-            "CAISSON_DOCKER_HOST": engine.docker_host,
-            "CAISSON_MIN_FREE_BYTES": "64m",
-            "CAISSON_POLL_SECONDS": "2",
-        },
-    )
+    host = building_host(tmp_path, "older", database_url, engine, CAISSON_POLL_SECONDS="2")
     host.up()
     try:
         with git_daemon(tmp_path / "git", engine.gateway) as git:
