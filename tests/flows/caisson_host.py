@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -210,6 +211,12 @@ class CaissonHost:
         with self.api as api:
             states = api.get(f"/flow_run_states/?flow_run_id={flow_run_id}")
         return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+
+    def when(self, flow_run_id: FlowRunId, name: str) -> datetime:
+        """When the run first got a state of that name."""
+        with self.api as api:
+            states = api.get(f"/flow_run_states/?flow_run_id={flow_run_id}")
+        return min(datetime.fromisoformat(state["timestamp"]) for state in states if state["name"] == name)
 
     def state_on_disk(self, flow_run_id: FlowRunId) -> tuple[str, str]:
         """Type and name of the run's state, from the database of a Caisson that has stopped."""

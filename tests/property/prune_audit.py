@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caisson.engine import ImageID
 from caisson.prune_report import ItemResult
@@ -41,8 +41,9 @@ class Auditor:
         self._images = {item.image.id: item for item in plan.items if isinstance(item, RemoveImage)}
         self._tags = {(item.image.id, item.reference): item for item in plan.items if isinstance(item, RemoveTag)}
         self._containers = {item.id: item for item in plan.items if isinstance(item, RemoveContainer)}
-        self._before = self._look()
         self._taken: dict[ImageID, set[str]] = {}
+        self._digests_taken: dict[ImageID, set[str]] = {}
+        self._before = self._look()
         self._gone: set[ImageID] = set()
         self.removals = 0
         for engine in world.engines:
@@ -67,6 +68,10 @@ class Auditor:
                 self._check_name(oracle, was, was.image(image), tag)
         for container in was.containers - set(host.containers):
             self._check_container(was, container)
+        for state in was.truth.images:
+            if (image_left := host.images.get(state.id)) is not None:
+                lost = set(state.registry_digests) - set(host.digests_of(image_left))
+                self._digests_taken.setdefault(state.id, set()).update(lost)
         self.removals += 1
         if self._is_serial:
             left = [image for tag, image in was.tags.items() if tag not in host.tags and image in host.images]
@@ -145,5 +150,11 @@ class Auditor:
         assert was.truth.taken - state.finished >= age
 
     def _look(self) -> Before:
-        host = self.world.host
-        return Before(self.world.truth(), dict(host.tags), frozenset(host.containers))
+        """Digests that the prune itself has taken count as if they were there: its own deed must not judge it."""
+        host, truth = self.world.host, self.world.truth()
+        images = tuple(
+            replace(image, registry_digests=tuple(sorted({*image.registry_digests, *taken}))) if taken else image
+            for image in truth.images
+            for taken in [self._digests_taken.get(image.id)]
+        )
+        return Before(replace(truth, images=images), dict(host.tags), frozenset(host.containers))

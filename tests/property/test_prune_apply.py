@@ -69,8 +69,23 @@ _NAME_MOVED_BEFORE_ITS_TURN = _race(
     others=(Act("tag", 1, "team/app:2"),),
 )
 
+# The digest is of another repository than the one tag: it goes first, by a call of its own.
+_DIGEST_GOES_FIRST = Script(
+    "overlay2",
+    (ImageScript(("w",), None, False, (), True, False, False, True, appeared=1, used=1),),
+    (),
+    (),
+    RetentionPolicy.model_validate({"scope": "host", "otherwise": {"keep_last": 0, "max_age": "0s", "min_age": "0s"}}),
+    20,
+    20,
+    False,
+    0,
+    early=(Act("tag", 0, "team/app:1"),),
+)
+
 
 @given(scripts())
+@example(_DIGEST_GOES_FIRST)
 @example(_LAST_NAME_TAKEN_BY_OTHERS)
 @example(_NAME_MOVED_BEFORE_ITS_TURN)
 @example(_NAME_MOVED_BEFORE_IT_IS_GIVEN_BACK)
