@@ -122,6 +122,7 @@ class Leases:
     def held(self) -> Held:
         """What is held now, for a plan or for people; only within ``exclude`` does it stay so."""
         with self.exclude() as held:
+            self._sweep(held)
             return held
 
     @contextmanager
@@ -142,13 +143,17 @@ class Leases:
 
     def _read(self) -> Held:
         """With the gate closed: no lease comes, none is widened; one may end."""
-        found = {path.stem: _read_lease(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}"))}
-        live = {lease_id: lease for lease_id, lease in found.items() if lease is not None}
+        found = [_read_lease(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}"))]
+        held = Held(tuple(lease for lease in found if lease is not None))
+        if len(held.leases) < len(found):
+            self._sweep(held)
+        return held
+
+    def _sweep(self, held: Held) -> None:
+        """Remove records of dead holders: those were killed, or the ledger was busy as they ended."""
         with suppress(LedgerUnusable):
-            # Also those whose file went before their record could: a holder was killed, or the ledger was busy.
-            if dead := {record.id for record in self._records.list()} - live.keys():
+            if dead := {record.id for record in self._records.list()} - {lease.id for lease in held.leases}:
                 self._records.remove(*dead)
-        return Held(tuple(live.values()))
 
 
 class Lease:
