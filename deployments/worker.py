@@ -17,19 +17,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import httpx
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -42,23 +41,21 @@ from prefect.utilities.processutils import command_from_string
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from prefect.workers.process import ProcessVariables, ProcessWorkerResult
 
-from caisson.reaping import Word
 from caisson.settings import Settings
 from deployments.backoff import Backoff
 from deployments.fellows import Fellows, cancelling
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.job import JobConfiguration, shared_environment
-from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.names import POOL, SHARED_QUEUE, care_queue, host_queue
 from deployments.offers import Offers
-from deployments.ownership import owner_of, taken_message
+from deployments.ownership import taken_message
 from deployments.placement import Placement
 from deployments.processes import ProcessIdentity
+from deployments.run_ends import Reaper, RunEnds
 from deployments.server import without_build_secrets
-from deployments.settle import CANCELLED, Why, needs_reaping, true_state
+from deployments.settle import CANCELLED, Why
 from deployments.slots import Slots
 from deployments.state import StateDir, forget_run, open_output, output_path, record_run
-from tasks.reap import flow_run_ids, words_of
 
 logger = logging.getLogger("caisson.worker")
 
@@ -70,29 +67,11 @@ CANCEL_GRACE_SECONDS = 6.0
 CANCEL_LOOK_SECONDS = 2.0
 ABANDONED_GRACE_SECONDS = 8.0
 ANNOUNCE_SECONDS = 3.0
-REAP_SECONDS = 15.0
 FORK_SERVER_SECONDS = 10.0
 RECONCILE_SECONDS = 10.0
-SETTLE_ATTEMPTS = 20
 POLL_GAP_SECONDS = 0.2
 FULL_POLL_GAP_SECONDS = 2.0
 TICK_SECONDS = 0.05
-
-
-class Reaper(Protocol):
-    """The worker's hand on the engine. Each may raise; names are those of what was removed."""
-
-    def reap(self, flow_run_id: str) -> list[str]:
-        """Remove what a dead run left."""
-        ...
-
-    def reap_overdue(self, words: Mapping[str, Word]) -> list[str]:
-        """Remove what should have ended by itself, by Prefect's word on its run."""
-        ...
-
-    def owners(self) -> set[str]:
-        """IDs of the flow runs that have something on the engine now."""
-        ...
 
 
 @dataclass
@@ -146,7 +125,6 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         self._fork_server = ForkServerClient(without_build_secrets({**os.environ, **shared_environment()}))
         self._wake = anyio.Event()
         self._wakes_at = float("inf")
-        self._settling = anyio.Lock()
         self._supervised: set[UUID] = set()
         self._processes: dict[UUID, RunProcess] = {}
         self._cancelled: dict[UUID, str] = {}
@@ -167,7 +145,17 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
             await stack.enter_async_context(self._control)
             # Last in, first out: leaving the worker waits for its runs, which need the two above.
             await stack.enter_async_context(self)
-            await self._reconcile()
+            self._ends = RunEnds(
+                self.client,
+                self.name,
+                state=self._state,
+                reaper=self._reaper,
+                fellows=self._fellows,
+                supervised=self._supervised_now,
+                executed=lambda: list(self._processes),
+                end=self._end_soon,
+            )
+            await self._ends.reconcile()
             await self._tell_others()
             if self._settings.fork_server:
                 # Imported at the same time as all the above: mostly it is there, and the first run is as quick as any.
@@ -208,7 +196,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         # Not only when nothing happens for long: on many hosts something always does.
         while True:
             await anyio.sleep(min(self._settings.poll_seconds, RECONCILE_SECONDS))
-            await self._reconcile()
+            await self._ends.reconcile()
 
     async def _look_for_cancels_for_ever(self) -> None:
         while True:
@@ -253,7 +241,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         if flow_run_id in self._supervised_now():
             await self._cancel(flow_run_id, CANCELLED)
         else:
-            await self._settle_unsupervised()
+            await self._ends.settle_unsupervised()
 
     def _start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         async def guarded() -> None:
@@ -344,7 +332,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         self._supervised.add(flow_run.id)
         try:
             exit_code, pid = await self._execute(flow_run, configuration, task_status or anyio.TASK_STATUS_IGNORED)
-            await self._settle(flow_run.id, Why.ENDED, exit_code, self._cancelled.get(flow_run.id))
+            await self._ends.settle(flow_run.id, Why.ENDED, exit_code, self._cancelled.get(flow_run.id))
         finally:
             self._supervised.discard(flow_run.id)
             self._control.unregister(flow_run.id)
@@ -410,103 +398,12 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
             return
         await _end(flow_run_id, process, grace_seconds)
 
-    async def _settle(self, flow_run_id: UUID, why: Why, exit_code: int | None, cancelled: str | None) -> None:
-        """Make the state of a run true whose process is gone; gives up in the end, the next safety poll goes on."""
-        for attempt in range(SETTLE_ATTEMPTS):
-            try:
-                await self._settle_once(flow_run_id, why, exit_code, cancelled)
-            except ObjectNotFound:
-                await self._reap_run(flow_run_id)  # deleted in the meantime
-            except httpx.HTTPError as error:
-                logger.warning("Can't settle run %s yet: %s", flow_run_id, error)
-                await anyio.sleep(min(0.25 * (attempt + 1), 3))
-                continue
-            return
-
-    async def _settle_once(self, flow_run_id: UUID, why: Why, exit_code: int | None, cancelled: str | None) -> None:
-        state = (await self.client.read_flow_run(flow_run_id)).state
-        truth = true_state(state, why=why, exit_code=exit_code, cancelled=cancelled)
-        if needs_reaping(truth or state):
-            await self._reap_run(flow_run_id)  # first: who waits for the final state relies on it
-        if truth is not None:
-            await self._set_state(flow_run_id, truth, force=True)
-
-    async def _set_state(self, flow_run_id: UUID, state: State, *, force: bool = False) -> None:
-        logger.info("Run %s: %s (%s)", flow_run_id, state.name, state.message)
-        await self.client.set_flow_run_state(flow_run_id, state, force=force)
-
-    async def _reap_run(self, flow_run_id: UUID) -> None:
-        with anyio.move_on_after(REAP_SECONDS) as scope:
-            try:
-                removed = await anyio.to_thread.run_sync(self._reaper.reap, str(flow_run_id), abandon_on_cancel=True)
-            except Exception as error:
-                # The builder has a deadline of its own, so this is not the last chance.
-                logger.warning("Can't remove what run %s left on the engine: %s", flow_run_id, error)
-            else:
-                for name in removed:
-                    logger.info("Run %s had left %s; it is removed", flow_run_id, name)
-        if scope.cancelled_caught:
-            logger.warning("The engine takes too long to remove what run %s left", flow_run_id)
+    def _end_soon(self, flow_run_id: UUID) -> None:
+        if process := self._processes.get(flow_run_id):
+            self._start_soon(_end, flow_run_id, process, CANCEL_GRACE_SECONDS)
 
     def _supervised_now(self) -> Collection[UUID]:
         return self._supervised | self._submitting_flow_run_ids
-
-    async def _settle_unsupervised(self) -> None:
-        """Settle this host's runs whose worker died before them, and any whose end could not be reported."""
-        # One at a time: a second list, made before the first was settled, would tell of runs that have begun anew.
-        async with self._settling:
-            try:
-                for flow_run in await find_unsupervised(self.client, self.name, self._supervised_now):
-                    if flow_run.id in self._supervised_now():
-                        continue
-                    killed = await anyio.to_thread.run_sync(kill_leftover, self._state, flow_run)
-                    logger.info("Run %s had no worker%s", flow_run.id, "; its process was ended" if killed else "")
-                    await self._settle(flow_run.id, Why.LOST, None, None)
-            except httpx.HTTPError as error:
-                logger.warning("Can't look for runs without a worker: %s", error)
-
-    async def _settle_for_fellows(self) -> None:
-        """Settle runs of hosts that are gone; and end runs of this one that another has settled meanwhile."""
-        try:
-            for flow_run in await self._fellows.abandoned(self.client):
-                logger.info("Run %s was on host %s, which is gone", flow_run.id, owner_of(flow_run))
-                await self._settle(flow_run.id, Why.HOST_GONE, None, None)
-            for flow_run_id in await self._fellows.ended_elsewhere(self.client, list(self._processes)):
-                logger.warning("Run %s was settled while this host seemed to be gone: it is ended", flow_run_id)
-                if process := self._processes.get(flow_run_id):
-                    self._start_soon(_end, flow_run_id, process, CANCEL_GRACE_SECONDS)
-        except (httpx.HTTPError, ObjectNotFound) as error:
-            logger.warning("Can't look for hosts that are gone: %s", error)
-
-    async def _reconcile(self) -> None:
-        """What should not be, made true: runs that nobody executes, and builders that no run has any more."""
-        await self._settle_unsupervised()
-        await self._settle_for_fellows()
-        try:
-            await self._reap_strays()
-        except Exception as error:
-            logger.warning("Can't look for what runs left on the engine: %s", error)
-
-    async def _reap_strays(self) -> None:
-        """Reap what came after its run had been reaped, or could not be removed then.
-
-        Such is a builder that the engine was asked for by a process that died meanwhile, and one whose engine was down.
-        A run that this API does not know is another's.
-        """
-        owners = set(flow_run_ids(await anyio.to_thread.run_sync(self._reaper.owners)))
-        # Asked for after the owners: a run is supervised before it has a builder.
-        supervised = set(self._supervised_now())
-        found: list[FlowRun] = []
-        if strays := owners - supervised:
-            found = await self.client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(strays)))
-            )
-        words = words_of(owners, found, executed=supervised)
-        for name in await anyio.to_thread.run_sync(self._reaper.reap_overdue, words):
-            logger.info("%s was left behind; it is removed", name)
-        for flow_run in found:
-            if words[str(flow_run.id)] is Word.DEAD:
-                await self._reap_run(flow_run.id)
 
     async def _drain(self, stop: Stop) -> None:
         """Wait for the runs that are going on, then cancel those that are left."""
@@ -524,7 +421,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         if not abandoned:
             with anyio.move_on_after(ANNOUNCE_SECONDS):
                 try:
-                    await self._set_state(flow_run_id, Cancelling(message=self._cancel_at_start))
+                    await self._ends.set_state(flow_run_id, Cancelling(message=self._cancel_at_start))
                 except (httpx.HTTPError, ObjectNotFound) as error:
                     logger.warning("Can't announce the cancellation of run %s: %s", flow_run_id, error)
         grace = ABANDONED_GRACE_SECONDS if abandoned else CANCEL_GRACE_SECONDS
