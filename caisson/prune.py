@@ -266,6 +266,7 @@ class _Apply:
             if has_room(self._host.read_usage(), target):
                 return [ItemResult(item, "not-needed", item.rule, "there is room by now") for item in batch]
         if isinstance(batch[0], PruneBuildCache):
+            self._count_cache_anew(batch[0])
             with self._host.leases.exclude() as held:
                 self._view.refresh(held)
                 verdict = self._view.verdict(batch[0])
@@ -282,6 +283,13 @@ class _Apply:
                 else:
                     denied.append(_left(item, verdict))
             return [*denied, *self._act(allowed)]
+
+    def _count_cache_anew(self, item: PruneBuildCache) -> None:
+        """Where cache that images share makes up for the reserve, see how much of it they still do."""
+        if item.keep_bytes < self._view.policy.build_cache.reserved_space:
+            self._view.read_disk()
+            self._view.go_without_account()
+            self._view.distrust()
 
     def _act(self, items: Sequence[PlanItem]) -> list[ItemResult]:
         for item in items:

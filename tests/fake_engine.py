@@ -129,6 +129,7 @@ class FakeEngine(Engine):
             image=container.image,
             image_name=container.image_name,
             finished=finished,
+            volumes=container.volumes,
         )
 
     def events(self, *, since_ns: int = 0) -> list[EngineEvent]:

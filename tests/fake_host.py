@@ -83,6 +83,8 @@ class FakeHost:
         self.tags: dict[str, ImageID] = {}
         self.containers: dict[ContainerID, FakeContainer] = {}
         self.volumes: dict[str, int] = {}
+        self.volume_used: dict[str, datetime] = {}
+        """When a container last had each volume that one ever ran with: the truth, told to nobody."""
         self.cache: list[FakeCache] = []
         self.events: deque[EngineEvent] = deque(maxlen=EVENTS_KEPT)
         self.untold: set[ImageID] = set()
@@ -201,15 +203,34 @@ class FakeHost:
         there.digests.add(f"{parse_reference(reference).repository}@{image.id}")
         self._emit("image", "pull", reference, name=reference)
 
-    def create(self, image: ImageID, image_name: str = "", labels: Mapping[str, str] | None = None) -> ContainerID:
+    def new_volume(self, size: int, name: str = "") -> str:
+        """Without a name it is an anonymous one."""
+        self._made += 1
+        name = name or hashlib.sha256(f"volume {self._made}".encode()).hexdigest()
+        self.volumes[name] = size
+        self._emit("volume", "create", name)
+        return name
+
+    def create(
+        self,
+        image: ImageID,
+        image_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        volumes: Sequence[str] = (),
+    ) -> ContainerID:
         self._made += 1
         container = ContainerID(hashlib.sha256(f"container {self._made}".encode()).hexdigest())
-        name = f"container-{self._made}"
-        self.containers[container] = FakeContainer(container, name, image, image_name or image, labels=labels or {})
+        name = name or f"container-{self._made}"
+        self.containers[container] = FakeContainer(
+            container, name, image, image_name or image, labels=labels or {}, volumes=tuple(volumes)
+        )
         self._use(container, "create")
         return container
 
     def start(self, container: ContainerID) -> None:
+        self._mount(container, "mount")
         self.containers[container].state = "running"
         self._use(container, "start")
 
@@ -217,12 +238,21 @@ class FakeHost:
         if self.containers[container].state == "running":
             self.containers[container].state, self.containers[container].finished = "exited", self.now
             self._use(container, "die")
+            self._mount(container, "unmount")
 
     def remove_container(self, container: ContainerID) -> None:
         """By force where it runs."""
         self.stop(container)
+        for volume in self.containers[container].volumes:
+            if volume in self.volume_used:
+                self.volume_used[volume] = self.now
         self._use(container, "destroy")
         del self.containers[container]
+
+    def _mount(self, container: ContainerID, action: str) -> None:
+        for volume in self.containers[container].volumes:
+            self.volume_used[volume] = self.now
+            self._emit("volume", action, volume, container=container)
 
     def noise(self, count: int) -> None:
         """Events of health checks and the like, which push others out."""
@@ -319,6 +349,7 @@ class FakeHost:
         if any(name in container.volumes for container in self.containers.values()):
             raise RemovalRefused("remove: volume is in use")
         del self.volumes[name]
+        self._emit("volume", "destroy", name)
         return True
 
     def prune_cache(self, keep_bytes: int) -> int:
@@ -343,7 +374,8 @@ class FakeHost:
         if found.image in self.images:
             self.images[found.image].used = self.now
             self.untold.discard(found.image)
-        self._emit("container", action, container, image=found.image_name, name=found.name)
+        # A real engine tells all labels among its own attributes.
+        self._emit("container", action, container, **{**found.labels, "image": found.image_name, "name": found.name})
 
     def _emit(self, type_: str, action: str, subject: str, **attributes: str) -> None:
         self.pass_time(0.001)

@@ -154,7 +154,7 @@ class Recheck:
         # For want of free space the engine goes on to what is reserved.
         least = min(item.keep_bytes, item.reserved_bytes) if item.min_free_bytes else item.keep_bytes
         if least + shared_bytes(self._facts.snapshot.build_cache) < reserved:
-            return Verdict("deny", "changed", f"reserved_space is {format_size(reserved)} now")
+            return Verdict("deny", "changed", f"less than reserved_space, {format_size(reserved)}, would be left")
         if own_bytes(self._facts.snapshot.build_cache) <= item.keep_bytes:
             return Verdict("gone", item.rule, "the build cache is not larger than that any more")
         return Verdict("allow", item.rule, item.reason)

@@ -35,19 +35,23 @@ class Auditor:
     def __init__(self, world: World, plan: PrunePlan, others: tuple[Act | None, ...] = ()) -> None:
         # With several connections others work between items only: within one, threads would make it a matter of luck.
         self._is_serial = len(world.engines) == 1
-        self.world, self.plan = world, plan
-        self.policy = world.script.policy
+        self.world, self.policy = world, world.script.policy
         self._others: Iterator[Act | None] = iter(others)
+        self._digests_taken: dict[ImageID, set[str]] = {}
+        self.adopt(plan)
+        self._before = self._look()
+        self.removals = 0
+        for engine in world.engines:
+            engine.before, engine.after = self.before, self.after
+
+    def adopt(self, plan: PrunePlan) -> None:
+        """From now on it is this plan that is applied, and no other allows anything any more."""
+        self.plan = plan
         self._images = {item.image.id: item for item in plan.items if isinstance(item, RemoveImage)}
         self._tags = {(item.image.id, item.reference): item for item in plan.items if isinstance(item, RemoveTag)}
         self._containers = {item.id: item for item in plan.items if isinstance(item, RemoveContainer)}
         self._taken: dict[ImageID, set[str]] = {}
-        self._digests_taken: dict[ImageID, set[str]] = {}
-        self._before = self._look()
         self._gone: set[ImageID] = set()
-        self.removals = 0
-        for engine in world.engines:
-            engine.before, engine.after = self.before, self.after
 
     def before(self, name: str, argument: str) -> None:
         if name in REMOVALS or name == "tag_image":

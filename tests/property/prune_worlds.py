@@ -38,7 +38,7 @@ TAGS = [*(f"team/{name}:{tag}" for name in ("app", "web") for tag in ("1", "2", 
 TOTAL = 2000 * MIB
 # When Caisson last looked: what it knows, it knows from then.
 LOOKED = NOW - timedelta(minutes=10)
-_AGES = st.sampled_from([0.5, 1.0, 2.0, 5.0, 30.0, 40.0, 400.0])
+AGES = st.sampled_from([0.5, 1.0, 2.0, 5.0, 30.0, 40.0, 400.0])
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Script:
     between: tuple[Act | None, ...] = ()
 
 
-_DEEDS = ("tag", "untag", "run", "create", "start", "stop", "rm", "build", "classic build", "pull", "remove", "lease")
-_RARE = ("end of lease", "fill", "free", "wait", "noise")
-acts = st.builds(Act, st.sampled_from(_DEEDS * 2 + _RARE), st.integers(0, 7), st.sampled_from(TAGS))
+DEEDS = ("tag", "untag", "run", "create", "start", "stop", "rm", "build", "classic build", "pull", "remove", "lease")
+RARE = ("end of lease", "fill", "free", "wait", "noise")
+acts = st.builds(Act, st.sampled_from(DEEDS * 2 + RARE), st.integers(0, 7), st.sampled_from(TAGS))
 
 
 @st.composite
@@ -103,7 +103,7 @@ def image_scripts(draw: st.DrawFn) -> tuple[ImageScript, ...]:
     for number in range(draw(st.integers(1, 6))):
         base = draw(st.none() | st.integers(0, number - 1)) if number else None
         tags = tuple(free_tags.pop() for _ in range(min(len(free_tags), draw(st.sampled_from([0, 1, 1, 2, 3])))))
-        appeared, used = draw(_AGES), draw(_AGES)
+        appeared, used = draw(AGES), draw(AGES)
         made.append(
             ImageScript(
                 layers=tuple(draw(st.sampled_from(["w", "x", "y", "z", "wz", "xy", ""]))),
@@ -124,7 +124,7 @@ def image_scripts(draw: st.DrawFn) -> tuple[ImageScript, ...]:
 @st.composite
 def scripts(draw: st.DrawFn, *, others: bool = True, kinds: tuple[Kind, ...] = ("overlay2", "c8d")) -> Script:
     container = st.builds(
-        ContainerScript, st.integers(0, 5), st.sampled_from(["created", "running", "exited", "exited"]), _AGES
+        ContainerScript, st.integers(0, 5), st.sampled_from(["created", "running", "exited", "exited"]), AGES
     )
     return Script(
         kind=draw(st.sampled_from(kinds)),
@@ -316,13 +316,13 @@ class World:
         """The image that an act is about, if there is one."""
         if act.what == "pull":
             return self.registry[act.number % len(self.registry)].id
-        found: ImageID | None = _some(list(self.host.images), act.number)
+        found: ImageID | None = one_of(list(self.host.images), act.number)
         return found
 
     def _act(self, act: Act) -> None:
         host = self.host
         image = self.image_of(act)
-        container = _some(list(host.containers), act.number)
+        container = one_of(list(host.containers), act.number)
         match act.what:
             case "tag" if image:
                 host.tag(image, act.tag)
@@ -412,7 +412,7 @@ class World:
         )
 
 
-def _some(there: list[Any], number: int) -> Any:
+def one_of(there: list[Any], number: int) -> Any:
     return there[number % len(there)] if there else None
 
 
@@ -422,10 +422,10 @@ def _scratch() -> str | None:
 
 
 @contextmanager
-def made(script: Script, *, connections: int = 1) -> Iterator[World]:
+def made(script: Script, *, connections: int = 1, of: type[World] = World) -> Iterator[World]:
     directory = Path(tempfile.mkdtemp(dir=_scratch()))
     try:
-        world = World(script, directory, connections=connections)
+        world = of(script, directory, connections=connections)
         try:
             yield world
         finally:

@@ -89,7 +89,7 @@ _DIGEST_GOES_FIRST = Script(
 @example(_LAST_NAME_TAKEN_BY_OTHERS)
 @example(_NAME_MOVED_BEFORE_ITS_TURN)
 @example(_NAME_MOVED_BEFORE_IT_IS_GIVEN_BACK)
-@_examples(700)
+@_examples(500)
 def test_whatever_others_do_meanwhile_only_what_may_go_at_that_moment_goes(script: Script) -> None:
     """ "deleted ⊆ plan ⊆ candidates; protected ∩ deleted = ∅; an image in use loses no tag; nothing is deleted once low
     is reached; nothing under high without expiry": asserted at each removal by the auditor."""
