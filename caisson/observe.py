@@ -68,13 +68,15 @@ def observe(
     containerd_store: bool = False,
     with_ends: bool = False,
     disk: EngineDisk | DiskUnread | None = None,
+    is_recorded: bool = True,
 ) -> Snapshot:
     """The snapshot of this moment; raises ``EngineUnreachable``, ``EngineRefused`` and ``LedgerUnusable``.
 
     ``usage`` is of the engine's disk, ``held`` are the leases: ``Leases.held()``, or what ``Leases.exclude()`` gives
     just before a removal. With ``with_ends`` it costs one call more for each container that has exited, and it tells
     when that was; without, of none. ``disk`` is the engine's account of its disk, as ``read_disk`` gives it: without it
-    the build cache, volumes and what containers wrote are not in the snapshot.
+    the build cache, volumes and what containers wrote are not in the snapshot. What is not ``is_recorded``, as by a
+    clock that is in doubt, leaves no trace in the ledger.
     """
     # Before the engine is asked: others look as well, and what they replay meanwhile must not be missing in our events.
     position = ledger.observations.position()
@@ -112,15 +114,16 @@ def observe(
         image: found.layers for image, found in present.items() if image not in known or known[image].layers is None
     }
     volumes = _volumes(ledger, read.containers, disk, replayed, now)
-    ledger.observations.record(
-        records.values(),
-        inspected,
-        Position(now, replayed.anchor, now),
-        now,
-        registries=registries,
-        known_volumes=volumes.values(),
-        running=running(read.containers),
-    )
+    if is_recorded:
+        ledger.observations.record(
+            records.values(),
+            inspected,
+            Position(now, replayed.anchor, now),
+            now,
+            registries=registries,
+            known_volumes=volumes.values(),
+            running=running(read.containers),
+        )
     snapshot = _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
     return replace(with_disk(snapshot, disk, volumes), anchor=replayed.anchor)
 

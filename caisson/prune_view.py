@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from caisson.clock import Boot, Reading, judge_clock
 from caisson.disk import DiskUsage
 from caisson.disk_reserve import DiskReserve
 from caisson.engine import Engine, EngineEvent, ImageID
@@ -48,6 +49,7 @@ class PruneHost:
     """One host as a prune works with it. ``engines`` are connections to one engine: one for each removal at once.
 
     ``read_usage`` reads the file system that holds the data root, and raises ``OSError``; ``reserve`` is kept on it.
+    ``boot`` tells the seconds that pass whatever the clock says, and raises it too; without it the clock is believed.
     """
 
     engines: Sequence[Engine]
@@ -59,6 +61,7 @@ class PruneHost:
     clock: Callable[[], datetime] = _now
     sleep: Callable[[float], None] = time.sleep
     reserve: DiskReserve | None = None
+    boot: Callable[[], Boot] | None = None
 
     @property
     def engine(self) -> Engine:
@@ -109,22 +112,35 @@ class HostView:
     def look(self, held: Held) -> Snapshot:
         """Take the picture, whatever is known."""
         host = self.host
+        now = host.clock()
+        doubt = self._judge_clock(now)
         snapshot = observe(
             host.engine,
             host.ledger,
             held,
             host.read_usage(),
-            now=host.clock(),
+            now=now,
             containerd_store=host.containerd_store,
             disk=self._disk,
             with_ends=self.policy.exited_containers_age is not None,
+            is_recorded=not doubt,
         )
+        if doubt:
+            snapshot = replace(snapshot, problems=(doubt, *snapshot.problems))
         # Not from the ledger: there may be what another process has replayed since.
         self._anchor = snapshot.anchor
         self._snapshot, self._held, self._recheck = snapshot, held, None
         self._by_id = {image.id: image for image in snapshot.images}
         self._removed, self._touched = set(), set()
         return snapshot
+
+    def _judge_clock(self, now: datetime) -> str:
+        if self.host.boot is None:
+            return ""
+        memory = self.host.ledger.clock
+        known, doubt = judge_clock(memory.known(), Reading(now, self.host.boot()))
+        memory.record(known)
+        return doubt
 
     def refresh(self, held: Held) -> None:
         """Take the picture anew if it may not hold any more; ``held`` is what ``Leases.exclude`` gives."""

@@ -4,7 +4,7 @@
 ``samples``: how full the disk was. ``prunes``: what was pruned. ``observations``: looks at the engine, and how far its
 events were replayed. ``volumes``: when a container last had each anonymous volume. ``services``: which images
 services were seen to run. ``leases``: what running builds hold, for people to read; the locks are ``caisson.leases``'s.
-``counters``: how often what has happened, for metrics.
+``counters``: how often what has happened, for metrics. ``clock``: what time it was by the clock and by the kernel.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from caisson.ledger.builds import Builds
+from caisson.ledger.clock import ClockMemory
 from caisson.ledger.counters import Counters
 from caisson.ledger.file import LedgerFile
 from caisson.ledger.images import Images, KnownImage
@@ -44,6 +45,7 @@ class Ledger:
         self.volumes = Volumes(self._file)
         self.services = Services(self._file)
         self.leases = LeaseRecords(self._file)
+        self.clock = ClockMemory(self._file)
 
     def __enter__(self) -> Ledger:
         return self
