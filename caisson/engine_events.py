@@ -106,7 +106,7 @@ def uses_of(events: Iterable[EngineEvent], names: ImageNames) -> dict[ImageID, U
             image, how = event.subject, event.action
         else:
             continue
-        at = _moment(event)
+        at = moment(event)
         for found in names.find(image) or (untagged if event.type == "container" else ()):
             if found not in uses or uses[found].at <= at:
                 uses[found] = Use(at, how)
@@ -140,7 +140,7 @@ def registry_transfers(events: Iterable[EngineEvent]) -> dict[str, datetime]:
         if event.type == "image" and event.action in ("pull", "push"):
             reference = _parsed(event.subject)
             if reference is not None and (reference.tag or reference.digest):
-                transfers[event.subject] = _moment(event)
+                transfers[event.subject] = moment(event)
     return transfers
 
 
@@ -166,7 +166,8 @@ def used_volumes(events: Iterable[EngineEvent]) -> frozenset[str]:
     return frozenset(event.subject for event in events if event.type == "volume" and event.action not in _NO_VOLUME_USE)
 
 
-def _moment(event: EngineEvent) -> datetime:
+def moment(event: EngineEvent) -> datetime:
+    """When it happened, by the engine's clock."""
     return _EPOCH + timedelta(microseconds=event.time_ns // 1000)
 
 

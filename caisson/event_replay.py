@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from caisson.deployed import ran
 from caisson.engine import Engine, EngineEvent, ImageID
 from caisson.engine_events import (
     ImageNames,
@@ -34,8 +35,8 @@ def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
     known = ledger.images.known(layers=False)
     replayed = replay(events, position.anchor if position else ())
     given = tags_of(replayed.events)
+    names = names_of(known, replayed.events)
     if replayed.is_complete:
-        names = names_of(known, replayed.events)
         for name in unknown_names(replayed.events, names):
             if (image := engine.inspect_image(name)) is not None:
                 names.add(image.id, [name])
@@ -53,6 +54,7 @@ def replay_events(engine: Engine, ledger: Ledger, *, now: datetime) -> bool:
         names=given,
         registries=read_registries(engine, replayed.events),
         used_volumes=volumes,
+        ran=ran(replayed.events, names, ledger.services.names(), now),
     )
     return replayed.is_complete
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from caisson.blob_sizes import sizes_with_blobs
 from caisson.builder import is_builder
-from caisson.deployed import deployed, running
+from caisson.deployed import deployed, ran, running
 from caisson.disk import DiskUsage
 from caisson.engine import ContainerInfo, Engine, EngineEvent, ImageID, ImageInfo
 from caisson.engine_disk import EngineDisk
@@ -123,6 +123,7 @@ def observe(
             registries=registries,
             known_volumes=volumes.values(),
             running=running(read.containers),
+            ran=ran(replayed.events, names, ledger.services.names(), now),
         )
     snapshot = _snapshot(read, present, records, ledger, held, usage, now, containerd_store=containerd_store)
     return replace(with_disk(snapshot, disk, volumes), anchor=replayed.anchor)

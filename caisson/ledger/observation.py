@@ -13,6 +13,7 @@ from caisson.engine import ImageID
 from caisson.ledger import images, services, volumes
 from caisson.ledger.file import LedgerFile
 from caisson.ledger.images import Inspected, KnownImage, Registries
+from caisson.ledger.services import ServiceImage
 from caisson.ledger.stamps import from_stamp, to_stamp
 from caisson.ledger.volumes import KnownVolume
 
@@ -60,13 +61,17 @@ class Observations:
         registries: Registries = _NONE,
         known_volumes: Iterable[KnownVolume] = (),
         running: Iterable[tuple[str, ImageID]] = (),
+        ran: Iterable[ServiceImage] = (),
     ) -> None:
-        """A listing with all that it showed; ``running`` are services, each with an image that it runs."""
+        """A listing with all that it showed; ``running`` are services, each with an image that it runs.
+
+        ``ran`` are those that ran since the last look, by the engine's events.
+        """
         with self._file.writing() as database:
             images.record(database, listed, inspected, now)
             images.add_registries(database, registries, now)
             volumes.record(database, known_volumes, now)
-            services.record(database, running, now)
+            services.record(database, running, now, ran=ran)
             _put(database, position)
 
     def record_uses(
@@ -77,6 +82,7 @@ class Observations:
         names: Mapping[ImageID, Collection[str]] = _NONE,
         registries: Registries = _NONE,
         used_volumes: Iterable[str] = (),
+        ran: Iterable[ServiceImage] = (),
     ) -> None:
         """What events told between two listings, of images and volumes that are known.
 
@@ -90,6 +96,7 @@ class Observations:
             images.add_registries(database, registries, position.replayed)
             for volume in used_volumes:
                 volumes.use(database, volume, position.replayed)
+            services.add(database, ran)
             _put(database, position)
 
 

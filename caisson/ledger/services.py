@@ -35,18 +35,36 @@ class Services:
             rows = database.execute("SELECT service, image_id, last_seen FROM services").fetchall()
         return [ServiceImage(str(service), ImageID(image), from_stamp(seen)) for service, image, seen in rows]
 
+    def names(self) -> frozenset[str]:
+        """The services that are remembered."""
+        with self._file.reading() as database:
+            return frozenset(str(row[0]) for row in database.execute("SELECT DISTINCT service FROM services"))
 
-def record(database: sqlite3.Connection, running: Iterable[tuple[str, ImageID]], now: datetime) -> None:
-    """What runs now, within the caller's transaction; after the images', since those that are unknown are forgotten."""
-    stamp = to_stamp(now)
-    database.executemany(
-        "INSERT INTO services VALUES (?, ?, ?) "
-        "ON CONFLICT (service, image_id) DO UPDATE SET last_seen = MAX(last_seen, excluded.last_seen)",
-        [(service, image, stamp) for service, image in running],
-    )
+
+def record(
+    database: sqlite3.Connection,
+    running: Iterable[tuple[str, ImageID]],
+    now: datetime,
+    *,
+    ran: Iterable[ServiceImage] = (),
+) -> None:
+    """What runs now and what ``ran`` since the last look, within the caller's transaction.
+
+    After the images', since those that are unknown are forgotten.
+    """
+    add(database, (*ran, *(ServiceImage(service, image, now) for service, image in running)))
     database.execute("DELETE FROM services WHERE image_id NOT IN (SELECT image_id FROM images)")
     database.execute(
         "DELETE FROM services WHERE service IN "
         "(SELECT service FROM services GROUP BY service HAVING MAX(last_seen) < ?)",
         (to_stamp(now - _FORGET_AFTER),),
+    )
+
+
+def add(database: sqlite3.Connection, ran: Iterable[ServiceImage]) -> None:
+    """What was seen to have run, within the caller's transaction; an earlier time than the last changes nothing."""
+    database.executemany(
+        "INSERT INTO services VALUES (?, ?, ?) "
+        "ON CONFLICT (service, image_id) DO UPDATE SET last_seen = MAX(last_seen, excluded.last_seen)",
+        [(service, image, to_stamp(seen)) for service, image, seen in ran],
     )

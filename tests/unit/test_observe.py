@@ -541,6 +541,35 @@ def test_what_a_service_ran_before_is_known_when_its_container_was_replaced(look
     assert {image.deployed for image in look(3).values()} == {None, 0, 1}
 
 
+@pytest.mark.parametrize("is_replayed", [False, True])
+def test_a_deployment_that_came_and_went_between_two_looks_is_told_by_the_events(
+    look: Looks, is_replayed: bool
+) -> None:
+    def ran(minute: float, action: str, image: str) -> EngineEvent:
+        return replace(_event(minute, action), attributes={"image": image, "name": "web"})
+
+    look.engine.containers = [ContainerInfo(ContainerID("1"), "web", "running", {}, image=BASE)]
+    look(0)
+    look.engine.recent += [ran(1, "die", "debian:1"), ran(2, "start", "other:1"), ran(3, "die", "other:1")]
+    if is_replayed:
+        assert replay_events(look.engine, look.ledger, now=_at(4))
+    look.engine.containers = [ContainerInfo(ContainerID("2"), "web", "running", {}, image=APP)]
+    look.engine.recent.append(ran(5, "start", "team/app:1"))
+    assert {found.id: found.deployed for found in look(10).values()} == {APP: 0, OTHER: 1, BASE: 2}
+
+
+def test_a_deployment_of_an_image_that_no_look_has_seen_yet_is_told_too(look: Looks) -> None:
+    labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    new = ImageID("sha256:" + "d" * 64)
+    look(0)
+    look.engine.images[new] = _image(new, ("web:2",), ("d1", "d9"), 105)
+    for minute, image in ((1, "web:2"), (2, "team/app:1")):
+        started = replace(_event(minute), attributes={**labels, "image": image, "name": "shop-web-1"})
+        look.engine.recent.append(started)
+        assert replay_events(look.engine, look.ledger, now=_at(minute))
+    assert {found.id: found.deployed for found in look(10).values()} == {APP: 0, new: 1, BASE: None, OTHER: None}
+
+
 def test_what_a_tag_points_to_is_not_deployed_for_that(look: Looks) -> None:
     for minute, image in enumerate((BASE, APP, OTHER)):
         look.ledger.builds.record_tag(
