@@ -36,6 +36,12 @@ def host_resource(host: str) -> str:
     return f"caisson.host.{host}"
 
 
+def event_resource(host: str, path: str) -> dict[str, str]:
+    """Whom an event is about, in Prefect's terms; ``path`` is the file system, empty where it is about none."""
+    resource = {"prefect.resource.id": host_resource(host), "prefect.resource.name": host}
+    return {**resource, "caisson.disk.path": path} if path else resource
+
+
 def disk_events(found: Look, report: DiskReport, horizons: Mapping[str, int]) -> Iterator[DiskEvent]:
     """The events of one look; ``horizons`` are the forecasts' steps that changed, by path."""
     reports = {item.path: item for item in report.file_systems}

@@ -24,6 +24,7 @@ from deployments.cli_plan import disk_read, policy_of, words_of
 from deployments.cli_prune_text import plan_lines, report_lines, result_line, saved_lines
 from deployments.cli_signals import signals_stop
 from deployments.cli_view import PlainView
+from deployments.prune_telling import tell_prune
 
 TRIGGER = "the command line"
 _NOT_CONFIRMED = 1
@@ -155,6 +156,9 @@ def _apply(view: HostView, plan: PrunePlan, options: PruneOptions, settings: Set
     else:
         for line in report_lines(report):
             typer.echo(line)
+    # Who stops it need not be told that it was stopped.
+    if not stop.is_set() and (problem := tell_prune(settings, report)):
+        typer.echo(problem, err=True)
     if report.ending != "stopped":
         return 0
     if stop.is_set():

@@ -29,8 +29,11 @@ class PrefectApi:
     Every call raises ``ServiceUnreachable`` when no answer can be had, or when the answer is an error.
     """
 
-    def __init__(self, api_url: str, *, auth: str = "") -> None:
-        """``api_url`` ends in ``/api``; ``auth`` is the server's ``user:password``, if it asks for one."""
+    def __init__(self, api_url: str, *, auth: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
+        """``api_url`` ends in ``/api``; ``auth`` is the server's ``user:password``, if it asks for one.
+
+        ``timeout`` is how many seconds it may take to answer, and, up to ``BUSY_SECONDS``, be busy.
+        """
         parts = urlsplit(api_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ServiceUnreachable(
@@ -40,22 +43,23 @@ class PrefectApi:
         self.api_url = api_url.rstrip("/")
         self._path = parts.path.rstrip("/")
         connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = connect(parts.hostname, parts.port, timeout=TIMEOUT_SECONDS)
+        self._connection = connect(parts.hostname, parts.port, timeout=timeout)
+        self._busy_seconds = min(timeout, BUSY_SECONDS)
         self._headers = {"Content-Type": "application/json"}
         if auth:
             self._headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
 
     @classmethod
-    def of(cls, settings: Settings) -> PrefectApi:
+    def of(cls, settings: Settings, *, timeout: float = TIMEOUT_SECONDS) -> PrefectApi:
         """The API that the settings name, else the one of the Caisson that runs on this host."""
         if settings.api_url:
-            return cls(settings.api_url, auth=settings.api_auth)
+            return cls(settings.api_url, auth=settings.api_auth, timeout=timeout)
         running = find_running(settings)
         if running is None:
             raise ServiceUnreachable(
                 "No Caisson runs on this host.", hint="Start it with `caisson up`, or set CAISSON_API_URL."
             )
-        return cls(running.api_url, auth=settings.api_auth)
+        return cls(running.api_url, auth=settings.api_auth, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +90,7 @@ class PrefectApi:
 
     def _call(self, method: str, path: str, body: Any) -> Any:
         payload = None if body is None else json.dumps(body)
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._busy_seconds
         pause = RETRY_SECONDS
         while True:
             status, answer = self._send(method, path, payload)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from prefect.events import emit_event
 
-from caisson.disk_events import host_resource
+from caisson.disk_events import event_resource
 
 
 class HostEvent(Protocol):
@@ -24,7 +24,4 @@ class HostEvent(Protocol):
 def emit_events(host: str, events: Iterable[HostEvent]) -> None:
     """Tell Prefect; they are sent from a thread of Prefect's own, at the latest when the run ends."""
     for event in events:
-        resource = {"prefect.resource.id": host_resource(host), "prefect.resource.name": host}
-        if event.path:
-            resource["caisson.disk.path"] = event.path
-        emit_event(event=event.name, resource=resource, payload=dict(event.payload))
+        emit_event(event=event.name, resource=event_resource(host, event.path), payload=dict(event.payload))
