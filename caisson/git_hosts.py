@@ -7,19 +7,12 @@ and a submodule are not seen here. What keeps a builder from those for certain i
 from __future__ import annotations
 
 import ipaddress
-import re
 
-# AWS, Google, Alibaba, Azure and Oracle: what is there hands out the machine's own credentials to whoever asks.
+from caisson.addresses import METADATA_NETWORKS, NUMBER, Address, ipv4_within
+
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
 )
-_METADATA_NETWORKS = tuple(
-    ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32")
-)
-# RFC 6052: an IPv4 address in the last 32 bits.
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# inet_aton(3), which resolvers use: a number in decimal, octal or hexadecimal, of one to four parts.
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def host_problem(host: str, *, allow_loopback: bool = False) -> str:
@@ -38,13 +31,17 @@ def host_problem(host: str, *, allow_loopback: bool = False) -> str:
         return _loopback(shown, allow_loopback)
     address = _address(name)
     if address is None:
-        # A last part that is a number makes all of it an address (URL standard, "ends in a number").
-        if _NUMBER.fullmatch(name.rpartition(".")[2]):
+        if NUMBER.fullmatch(name.rpartition(".")[2]):
             return f"has the host {shown}, an address in disguise; write it as four decimal numbers, such as 192.0.2.1"
         return ""
+    problems = (_address_problem(each, shown, allow_loopback) for each in (*ipv4_within(address), address))
+    return next(filter(None, problems), "")
+
+
+def _address_problem(address: Address, shown: str, allow_loopback: bool) -> str:
     if address.is_loopback:
         return _loopback(shown, allow_loopback)
-    if address.is_link_local or any(address in network for network in _METADATA_NETWORKS):
+    if address.is_link_local or any(address in network for network in METADATA_NETWORKS):
         return f"has the host {shown}, a link-local or metadata address; no repository is there"
     if address.is_unspecified or address.is_multicast or address in ipaddress.ip_network("0.0.0.0/8"):
         return f"has the host {shown}, which is no address of a server"
@@ -60,17 +57,8 @@ def _loopback(shown: str, allowed: bool) -> str:
     )
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is, whichever IPv6 form an IPv4 address hides in; None for a name."""
+def _address(name: str) -> Address | None:
     try:
-        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address.sixtofour is not None:
-            return address.sixtofour
-        if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address

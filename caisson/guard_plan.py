@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from caisson.addresses import Address
 from caisson.build_group import group_key
 from caisson.engine import EngineInfo
 from caisson.errors import DockerfileDenied, DockerfileInvalid
@@ -54,8 +55,13 @@ class ImageOwners:
     own: frozenset[Reference] = frozenset()
 
 
-def dockerfile_policy(settings: Settings, engine_version: str, owners: ImageOwners = ImageOwners()) -> DockerfilePolicy:
-    """What a Dockerfile may ask for on this host."""
+def dockerfile_policy(
+    settings: Settings,
+    engine_version: str,
+    owners: ImageOwners = ImageOwners(),
+    own_addresses: frozenset[Address] = frozenset(),
+) -> DockerfilePolicy:
+    """What a Dockerfile may ask for on this host, which has ``own_addresses``."""
     return DockerfilePolicy(
         dialect=Dialect.of_engine(engine_version),
         reserved_registry=RESERVED_REGISTRY,
@@ -69,6 +75,7 @@ def dockerfile_policy(settings: Settings, engine_version: str, owners: ImageOwne
         follows_syntax=settings.socket == "raw",
         allowed_hosts=settings.dockerfile_allowed_hosts,
         registries=(*settings.dockerfile_registries, *_own_registry(settings)),
+        own_addresses=own_addresses,
         unjudged_hosts=settings.dockerfile_unjudged_hosts,
         unresolved=settings.dockerfile_unresolved,
     )

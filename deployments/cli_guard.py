@@ -82,6 +82,7 @@ def guard(
     from caisson.guard.policy import GuardPolicy
     from caisson.guard.server import Guard
     from caisson.guard_plan import dockerfile_policy
+    from caisson.host_addresses import read_host_addresses
     from caisson.reference import parse_reference
     from caisson.settings import load_settings
     from caisson.sizes import parse_size
@@ -125,6 +126,9 @@ def guard(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: stop.set())
+    owners = _built_for_others(settings, reference.repository)
+    dockerfiles = dockerfile_policy(settings, facts.version, owners, read_host_addresses())
+    names = Names()
     with ExitStack() as stack:
         group_path = "" if audit_only else stack.enter_context(_steps_group(settings, policy, container))
         guarded = Guard(
@@ -133,9 +137,7 @@ def guard(
             socket_path=socket.absolute(),
             gid=group,
             audit=log,
-            check_dockerfile=dockerfile_check(
-                dockerfile_policy(settings, facts.version, _built_for_others(settings, reference.repository)), Names()
-            ),
+            check_dockerfile=dockerfile_check(dockerfiles, names),
             serve_anyone=not container,
             only_report=audit_only,
         )

@@ -24,6 +24,7 @@ from caisson.docker_engine import DockerEngine
 from caisson.errors import BuildCancelled, CaissonError
 from caisson.guard.dockerfile_names import Names
 from caisson.guard_plan import dockerfile_policy, image_owners
+from caisson.host_addresses import read_host_addresses
 from caisson.plan import choose_builder, container_body
 from caisson.report import BuildReport
 from caisson.request import BuildRequest
@@ -166,7 +167,7 @@ def run_steps(build: Build, call: StepCaller) -> None:
         hold_steps=settings.hold_steps,
     )
     owners = image_owners(spec.repository_url, build.ledger.builds.tags_by_source())
-    dockerfiles = dockerfile_policy(settings, record.engine.version, owners)
+    dockerfiles = dockerfile_policy(settings, record.engine.version, owners, read_host_addresses())
     # One for both: what the step has asked for, the guard need not ask again.
     names = Names()
     with hold_group(build) as group, hold_guard(build, dockerfiles, names) as socket:

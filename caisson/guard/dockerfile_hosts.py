@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from caisson.addresses import METADATA_NETWORKS, NUMBER, Address, ipv4_within
 from caisson.guard.dockerfile_words import Word
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver = Callable[[str], Iterable[str]]
 """The addresses of a name, as text; none if it has none. Whoever passes it in decides on time limits."""
@@ -27,8 +27,6 @@ _SCP = re.compile(r"[^/@:]+@(?P<host>[^/:]*):")
 _BARE = re.compile(r"(?!\.{1,2}/)(?P<host>[^/?#]+)/[^?#]*\.git(?:[?#].*)?", re.DOTALL)
 _AUTHORITY = re.compile(r"[A-Za-z0-9._~:@\[\]!$&'()*+,;=-]*")
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
-# A last label like this makes some resolvers read the whole as a number (inet_aton: octal, hexadecimal, short forms).
-_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 # Names that only ever lead inside (RFC 6761, 6762, 8375, 9476; ICANN's .internal; Docker's, Kubernetes' and clouds').
 _PRIVATE_NAMES = ("metadata.google.internal", "host.docker.internal", "gateway.docker.internal")
@@ -50,8 +48,6 @@ _PRIVATE_DOMAINS = (
     ".test",
     ".invalid",
 )
-# IPv6 networks in which an IPv4 address lies at the end.
-_NAT64 = tuple(ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
 
 
 class Fetches(Enum):
@@ -62,9 +58,8 @@ class Fetches(Enum):
     GIT = "repositories too, as git@host:path or a URL: BuildKit 0.14 and later"
 
 
-# Inside, whatever this version of Python's ipaddress says: IETF's protocol addresses, among them one cloud's metadata,
-# and another cloud's address for its own agents.
-_INSIDE = tuple(ipaddress.ip_network(network) for network in ("192.0.0.0/24", "168.63.129.16/32"))
+# Inside, whatever this version of Python's ipaddress says: IETF's protocol addresses, and clouds' own.
+_INSIDE = (ipaddress.ip_network("192.0.0.0/24"), *METADATA_NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -129,8 +124,11 @@ def _host_of_authority(authority: str) -> Target:
     return Target("host", name.lower())
 
 
-def judge(host: str, resolve: Resolver | None = None) -> Literal["public", "private", "unjudged", "unreadable"]:
+def judge(
+    host: str, resolve: Resolver | None = None, own: frozenset[Address] = frozenset()
+) -> Literal["public", "private", "unjudged", "unreadable"]:
     """Whether a host of ``target_of`` is inside; ``unjudged`` is a name that only DNS could tell, and was not asked.
+    ``own`` are the host's addresses, which are inside though they are public.
 
     >>> [judge(host) for host in ("0x7f.1", "::ffff:169.254.1.1", "1.1.1.1", "build.localhost", "example.com")]
     ['private', 'private', 'public', 'private', 'unjudged']
@@ -138,33 +136,47 @@ def judge(host: str, resolve: Resolver | None = None) -> Literal["public", "priv
     name = host.removesuffix(".")
     if ":" in name:
         try:
-            return _judge_address(ipaddress.IPv6Address(name))
+            return _judge_address(ipaddress.IPv6Address(name), own)
         except ValueError:
             return "unreadable"
     if not _NAME.fullmatch(name) or len(name) > 253:
         return "unreadable"
     labels = name.split(".")
-    if _NUMBER.fullmatch(labels[-1]):
+    if NUMBER.fullmatch(labels[-1]):
         number = _inet_aton(labels)
-        return "unreadable" if number is None else _judge_address(ipaddress.IPv4Address(number))
+        return "unreadable" if number is None else _judge_address(ipaddress.IPv4Address(number), own)
     if len(labels) == 1 or name in _PRIVATE_NAMES or name.endswith(_PRIVATE_DOMAINS):
         return "private"
     if resolve is None:
         return "unjudged"
-    return _judge_answers(resolve(name))
+    return _judge_answers(resolve(name), own)
 
 
-def _judge_answers(answers: Iterable[str]) -> Literal["public", "private", "unjudged", "unreadable"]:
+def _judge_answers(
+    answers: Iterable[str], own: frozenset[Address]
+) -> Literal["public", "private", "unjudged", "unreadable"]:
     verdict: Literal["public", "unjudged"] = "unjudged"
     for answer in answers:
         try:
             address = ipaddress.ip_address(answer.partition("%")[0])
         except ValueError:
             return "unreadable"
-        if _judge_address(address) == "private":
+        if _judge_address(address, own) == "private":
             return "private"
         verdict = "public"
     return verdict
+
+
+def inside_address(host: str, resolve: Resolver | None, own: frozenset[Address] = frozenset()) -> str:
+    """The first address by which ``judge`` takes a name to be inside; empty where the name itself says it, or is none.
+
+    >>> inside_address("a.example", lambda _: ["1.1.1.1", "10.0.0.1"]), inside_address("10.0.0.1", lambda _: [])
+    ('10.0.0.1', '')
+    """
+    if resolve is None or judge(host, own=own) != "unjudged":
+        return ""
+    answers = resolve(host.removesuffix("."))
+    return next((answer for answer in answers if _judge_answers([answer], own) == "private"), "")
 
 
 def _inet_aton(labels: list[str]) -> int | None:
@@ -182,18 +194,18 @@ def _inet_aton(labels: list[str]) -> int | None:
 
 
 def _number(label: str) -> int:
-    if len(label) > 20 or not _NUMBER.fullmatch(label):
+    if len(label) > 20 or not NUMBER.fullmatch(label):
         raise ValueError
     if label.startswith("0x"):
         return int(label[2:] or "0", 16)
     return int(label, 8 if label.startswith("0") else 10)
 
 
-def _judge_address(address: Address) -> Literal["public", "private"]:
+def _judge_address(address: Address, own: frozenset[Address]) -> Literal["public", "private"]:
+    if address in own:
+        return "private"
     if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        inner += [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) for network in _NAT64 if address in network]
-        if any(known is not None and _judge_address(known) == "private" for known in inner):
+        if any(_judge_address(inner, own) == "private" for inner in ipv4_within(address)):
             return "private"
         if address.ipv4_mapped is not None:
             return "public"
@@ -251,7 +263,7 @@ def _address(name: str) -> Address | None:
         except ValueError:
             return None
     labels = name.split(".")
-    number = _inet_aton(labels) if _NUMBER.fullmatch(labels[-1]) else None
+    number = _inet_aton(labels) if NUMBER.fullmatch(labels[-1]) else None
     return None if number is None else ipaddress.IPv4Address(number)
 
 

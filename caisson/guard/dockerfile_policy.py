@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from caisson.addresses import Address
 from caisson.guard.dockerfile import Instruction, parse_dockerfile
 from caisson.guard.dockerfile_hosts import (
     Fetches,
     Resolver,
+    inside_address,
     judge,
     listed,
     registry_spelling,
@@ -51,6 +53,7 @@ class DockerfilePolicy:
     - ``allowed_hosts``: names, ``.domains``, addresses and networks that ADD may fetch from, even inside.
     - ``registries``: ``host[:port]`` of those that images may be read from, even inside. An engine may ask a registry
       also for an image that it has.
+    - ``own_addresses``: those of this host, which are inside though they are public.
     - ``unjudged_hosts``: whether to fetch from names that DNS was not asked for, or has no address for.
     - ``unresolved``: whether something may depend on what only the base image's environment can tell.
     """
@@ -65,6 +68,7 @@ class DockerfilePolicy:
     follows_syntax: bool = False
     allowed_hosts: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
+    own_addresses: frozenset[Address] = frozenset()
     unjudged_hosts: bool = False
     unresolved: bool = False
     host_network: bool = False
@@ -247,13 +251,20 @@ def _registry_findings(
     """An engine that has not the image, or looks whether there is a newer one, connects to where its name says."""
     if registry == DEFAULT_REGISTRY or registry_spelling(registry) in map(registry_spelling, policy.registries):
         return
-    judgement = judge(split_registry(registry)[0], resolve)
+    host = split_registry(registry)[0]
+    judgement = judge(host, resolve, policy.own_addresses)
     if judgement in ("private", "unreadable"):
-        reason = f"{shown} would be asked for by the engine inside its own network"
+        where = _inside(host, policy, resolve)
+        reason = f"{shown} would be asked for by the engine inside its own network{where}"
         yield Finding("image-private-registry", line, reason, "registries")
     elif judgement == "unjudged" and not policy.unjudged_hosts:
         reason = f"{shown} is in a registry whose name has no address here"
         yield Finding("image-unjudged-registry", line, reason, "registries")
+
+
+def _inside(host: str, policy: DockerfilePolicy, resolve: Resolver | None) -> str:
+    address = inside_address(host, resolve, policy.own_addresses)
+    return f": the name has the address {address}" if address else ""
 
 
 def _source_findings(
@@ -272,11 +283,12 @@ def _source_findings(
         return
     if listed(target.host, policy.allowed_hosts):
         return
-    judgement = judge(target.host, resolve)
+    judgement = judge(target.host, resolve, policy.own_addresses)
     if judgement == "unreadable":
         yield Finding("add-unreadable", source.line, f"{shown} has a host that different programs read differently")
     elif judgement == "private":
-        reason = f"{shown} would be fetched by the engine from inside its own network"
+        where = _inside(target.host, policy, resolve)
+        reason = f"{shown} would be fetched by the engine from inside its own network{where}"
         yield Finding("add-private-host", source.line, reason, "allowed_hosts")
     elif judgement == "unjudged" and not policy.unjudged_hosts:
         reason = f"{shown} would be fetched by the engine from a name that has no address here"

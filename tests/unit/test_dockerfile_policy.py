@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -391,6 +392,8 @@ def test_names_that_only_dns_can_judge(answers: list[str], found: list[str]) -> 
     assert rules(text, replace(strict, allowed_hosts=("example.com",))) == []
     findings = check_dockerfile(text, strict, BUILDKIT, resolve=lambda _: answers)
     assert [finding.rule for finding in findings] == found
+    if "10.0.0.1" in answers:
+        assert findings[0].reason.endswith("inside its own network: the name has the address 10.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -417,6 +420,18 @@ def test_registries_that_only_dns_can_judge(answers: list[str], found: list[str]
         assert [finding.rule for finding in check_dockerfile(text, strict, BUILDKIT, resolve)] == found
     # Nobody is asked for the usual one.
     assert set(asked) == {"registry.example"}
+
+
+@pytest.mark.parametrize("host", ["93.184.216.34", "1572395042", "[::ffff:93.184.216.34]", "own.example"])
+def test_the_hosts_own_addresses_are_inside_though_they_are_public(host: str) -> None:
+    own = replace(POLICY, own_addresses=frozenset({ipaddress.ip_address("93.184.216.34")}))
+    add, image = f"FROM scratch\nADD http://{host}:81/x /x\n", f"FROM {host}:5000/x\n"
+    for policy, found in ((POLICY, []), (own, ["add-private-host"])):
+        findings = check_dockerfile(add, policy, BUILDKIT, lambda _: ["93.184.216.34"])
+        assert [finding.rule for finding in findings] == found
+    if ":" not in host:
+        findings = check_dockerfile(image, own, BUILDKIT, lambda _: ["93.184.216.34"])
+        assert [finding.rule for finding in findings] == ["image-private-registry"]
 
 
 @pytest.mark.parametrize(
