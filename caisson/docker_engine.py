@@ -42,8 +42,10 @@ from caisson.errors import (
     SettingsInvalid,
 )
 from caisson.exec_output import ExecOutput
+from caisson.pull import PULL_SILENCE_SECONDS, base_image_failure
 from caisson.push import PUSH_SILENCE_SECONDS, classify_push_error, parse_push_line, silent_registry
 from caisson.reference import parse_reference
+from caisson.untrusted import clean
 
 _POLL_SECONDS = 0.02
 _DEFAULT_TIMEOUT_SECONDS = 60
@@ -423,6 +425,31 @@ class DockerEngine:
                 hint="See whether the tag is in the registry; the engine's own log may say more.",
             )
         return digest
+
+    def pull_image(self, reference: str, *, silence: float = PULL_SILENCE_SECONDS) -> Generator[str, None, None]:
+        parsed = parse_reference(reference).or_latest()
+        try:
+            answer = self._api._post(
+                self._api._url("/images/create"),
+                params={"fromImage": str(parsed.repository), "tag": str(parsed.digest or parsed.tag)},
+                headers={"X-Registry-Auth": encode_header(_auth_config(None))},
+                stream=True,
+                timeout=silence,
+            )
+            self._api._raise_for_status(answer)
+            for line in self._api._stream_helper(answer, decode=True):
+                if "error" in line:
+                    raise base_image_failure(str(line["error"]), clean(str(line["error"])).rstrip("."))
+                yield "" if line.get("id") else clean(str(line.get("status", "")))
+        except APIError as error:
+            said = _explanation(error)
+            raise base_image_failure(said, clean(said)) from None
+        except _SILENT:
+            raise base_image_failure(
+                "i/o timeout", f"nothing was heard of the pull of {reference} for {silence:.0f} s"
+            ) from None
+        except _BROKEN:
+            raise EngineLost("The Docker engine went away during a pull.", hint="Start the build again.") from None
 
 
 def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:

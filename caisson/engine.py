@@ -291,4 +291,12 @@ class Engine(Protocol):
         """
         ...
 
+    def pull_image(self, reference: str, *, silence: float = ...) -> Generator[str, None, None]:
+        """Pull one image, for the engine's own platform and without credentials; gives lines for people, or empty ones.
+
+        Raises ``BuildFailed`` where it can't be had, ``BaseImageUnreachable`` (network, 5xx, nothing heard for
+        ``silence`` seconds) or ``EngineLost``.
+        """
+        ...
+
     def close(self) -> None: ...

@@ -43,6 +43,7 @@ def guard_policy(spec: BuildSpec, identity: BuildIdentity, settings: Settings) -
         cpus=spec.limits.cpus,
         cache_mount_namespace=f"caisson-{group_key(spec.repository_url.canonical())}",
         frontends=frozenset(settings.dockerfile_frontends),
+        may_pull=False,
         may_build=False,
     )
 
@@ -105,7 +106,7 @@ def _one_spelling(url: str) -> str:
 def build_inputs(spec: BuildSpec, builder: Builder, engine: EngineInfo) -> BuildInputs:
     """What the engine's reader of the Dockerfile is given."""
     kind: Kind = "buildkit" if builder is Builder.BUILDKIT else "classic"
-    return BuildInputs(kind, spec.build_args, engine.platform)
+    return BuildInputs(kind, spec.build_args, engine.platform, spec.target)
 
 
 def require_allowed_dockerfile(

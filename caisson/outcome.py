@@ -9,7 +9,6 @@ from caisson.cgroup_watch import CgroupEvidence
 from caisson.cgroups import KernelLimits
 from caisson.engine import ImageInfo, short_id
 from caisson.errors import (
-    BaseImageUnreachable,
     BuildFailed,
     BuildStepFailed,
     CaissonError,
@@ -26,6 +25,7 @@ from caisson.errors import (
 from caisson.guard.verdict import Verdict
 from caisson.plan import ChosenBuilder
 from caisson.progress import BuildProgress, DockerfileStep
+from caisson.pull import base_image_failure
 from caisson.report import LimitsReport
 from caisson.sizes import format_size
 from caisson.spec import Limits
@@ -46,13 +46,6 @@ _NO_SPACE = re.compile(r"no space left on device", re.IGNORECASE)
 _IMAGE_MISSING = re.compile(
     r"pull access denied|failed to resolve source metadata|manifest unknown|failed to do request|"
     r"error getting credentials|unable to find image|Get \"https?://",
-    re.IGNORECASE,
-)
-# net/http, net and TLS of Go, as the engine repeats them; and what a registry answers when it is out of order.
-_NETWORK_FAULT = re.compile(
-    r"dial tcp|i/o timeout|TLS handshake timeout|connection re(?:fused|set)|no such host|network is unreachable"
-    r"|no route to host|context deadline exceeded|Client\.Timeout|unexpected EOF|: EOF\b|server misbehaving"
-    r"|unexpected status(?: code)?.*\b(?:429|5\d\d)\b|temporary failure in name resolution",
     re.IGNORECASE,
 )
 # runc loses its child before a step's first instruction, on a loaded host; libcontainer/process_linux.go.
@@ -134,12 +127,7 @@ def classify_build_failure(
             details=details,
         )
     if _IMAGE_MISSING.search(text):
-        kind = BaseImageUnreachable if _NETWORK_FAULT.search(text) else BuildFailed
-        return kind(
-            f"A base image can't be had: {_reason(progress, tail)}.",
-            hint="Check its name, and that the host reaches the registry or has the image.",
-            details=details,
-        )
+        return base_image_failure(text, _reason(progress, tail), details)
     if _DOCKERFILE_ERRORS.search(text):
         return DockerfileInvalid(f"The Dockerfile is invalid: {_reason(progress, tail)}.", details=details)
     return BuildFailed(f"The build failed{where}: {_reason(progress, tail)}.", details=details)

@@ -75,7 +75,7 @@ def guard(
     from caisson.build_group import group_key
     from caisson.durations import parse_duration
     from caisson.guard.audit import Audit, Entry
-    from caisson.guard.dockerfile_check import dockerfile_check
+    from caisson.guard.dockerfile_check import dockerfile_check, steps_check
     from caisson.guard.dockerfile_names import Names
     from caisson.guard.engine_facts import ask_engine
     from caisson.guard.peer import is_container_id
@@ -138,6 +138,7 @@ def guard(
             gid=group,
             audit=log,
             check_dockerfile=dockerfile_check(dockerfiles, names),
+            check_steps=steps_check(dockerfiles, names),
             serve_anyone=not container,
             only_report=audit_only,
         )

@@ -22,6 +22,7 @@ from caisson.disk_places import seen_places
 from caisson.disk_watch import find_critical
 from caisson.docker_engine import DockerEngine
 from caisson.errors import BuildCancelled, CaissonError
+from caisson.guard.base_images import JudgedBases
 from caisson.guard.dockerfile_names import Names
 from caisson.guard_plan import dockerfile_policy, image_owners
 from caisson.host_addresses import read_host_addresses
@@ -168,9 +169,9 @@ def run_steps(build: Build, call: StepCaller) -> None:
     )
     owners = image_owners(spec.repository_url, build.ledger.builds.tags_by_source())
     dockerfiles = dockerfile_policy(settings, record.engine.version, owners, read_host_addresses())
-    # One for both: what the step has asked for, the guard need not ask again.
-    names = Names()
-    with hold_group(build) as group, hold_guard(build, dockerfiles, names) as socket:
+    # For both: what the step has asked for, the guard need not ask again, and what it has judged the guard lets pass.
+    names, bases = Names(), JudgedBases()
+    with hold_group(build) as group, hold_guard(build, dockerfiles, names, bases) as socket:
         body = container_body(
             spec,
             build.identity,
@@ -196,7 +197,7 @@ def run_steps(build: Build, call: StepCaller) -> None:
                     image = call(reuse_image, build, chosen, turn)
                     if image is None:
                         call(clone, build, builder, chosen)
-                        call(check_dockerfile, build, builder, dockerfiles, names)
+                        call(check_dockerfile, build, builder, dockerfiles, names, bases)
                         image = call(build_image_step, build, builder)
                     call(tag_image, build, image)
             call(remove_builder, build, builder.id)

@@ -9,7 +9,8 @@ from pathlib import Path
 from caisson.build import Build, audit_file, read_socket
 from caisson.errors import SettingsInvalid
 from caisson.guard.audit import Audit
-from caisson.guard.dockerfile_check import dockerfile_check
+from caisson.guard.base_images import JudgedBases
+from caisson.guard.dockerfile_check import dockerfile_check, steps_check
 from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
 from caisson.guard.server import Guard
@@ -18,7 +19,7 @@ from caisson.plan import Socket
 
 
 @contextmanager
-def hold_guard(build: Build, dockerfiles: DockerfilePolicy, names: Names) -> Iterator[Socket]:
+def hold_guard(build: Build, dockerfiles: DockerfilePolicy, names: Names, bases: JudgedBases) -> Iterator[Socket]:
     """What the builder mounts; the guard serves nobody until it is told the container."""
     settings, identity = build.settings, build.identity
     if settings.socket == "raw":
@@ -39,7 +40,8 @@ def hold_guard(build: Build, dockerfiles: DockerfilePolicy, names: Names) -> Ite
         directory=settings.guard_dir,
         gid=settings.builder_uid,
         audit=audit,
-        check_dockerfile=dockerfile_check(dockerfiles, names),
+        check_dockerfile=dockerfile_check(dockerfiles, names, bases),
+        check_steps=steps_check(dockerfiles, names),
     )
     with guard:
         build.guard = guard

@@ -133,3 +133,14 @@ def read_answers(data: bytes) -> dict[int, dict[str, str]]:
         if frame.type is Type.HEADERS and (block := reader.add(frame)):
             answers[block.stream] = {name.decode(): value.decode() for name, value in block.fields}
     return answers
+
+
+def source(identifier: str, attributes: dict[str, str] | None = None) -> bytes:
+    """A step (``Op``) that reads from there."""
+    return pb((3, pb((1, identifier), (2, attributes or {}))))
+
+
+def answer_of(reference: str, *operations: bytes) -> bytes:
+    """What a daemon answers to the bridge's ``Solve``: a reference, and the steps that it stands for."""
+    definition = pb(*((1, operation) for operation in operations))
+    return pb((3, pb((3, pb((1, reference), (2, definition))), (10, {"containerimage.config": "{}"}))))

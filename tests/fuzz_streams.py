@@ -35,6 +35,7 @@ from tests.buildkit_client import (
     SESSION,
     Client,
     mediator,
+    pb,
     read_calls,
     solve,
 )
@@ -75,7 +76,9 @@ def fuzz_grpc(data: bytes) -> None:
     _same((GREETING if choice & 128 else b"") + data, STEPS[choice % 8])
     guard = mediator()
     try:
-        passed = Passed(*guard.client_bytes(GREETING + Client().call(f"{CONTROL}Solve", solve())))
+        client, frontend = Client(), pb((2, "dockerfile.v0"))
+        calls = client.call(f"{CONTROL}Solve", solve()) + client.call(f"{BRIDGE}Solve", frontend)
+        passed = Passed(*guard.client_bytes(GREETING + calls))
         assert read_calls(passed.to_daemon)
         for piece in pieces(data, STEPS[choice % 8]):
             guard.server_bytes(piece)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from caisson.guard.build_query import read_build_query
 from caisson.guard.dockerfile_lines import Dialect
-from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile, check_trigger
+from caisson.guard.dockerfile_policy import DockerfilePolicy, check_dockerfile, check_steps, check_trigger
 from caisson.guard.dockerfile_stages import BuildInputs, Kind
 from caisson.guard.dockerfile_words import Budget, Word, expand
 from caisson.guard.grpc import with_prefix
@@ -32,6 +32,7 @@ from caisson.guard.http2 import (
     write_settings,
 )
 from caisson.guard.image_config import check_labels, triggers_in
+from caisson.guard.llb import read_answer
 from caisson.guard.query import parse_json, parse_query, write_query
 from caisson.guard.registry_header import check_registry_config
 from caisson.guard.rules import EngineFacts, Forward, judge
@@ -42,9 +43,11 @@ from tests.buildkit_client import (
     GREETING,
     POLICY,
     Client,
+    answer_of,
     headers,
     pb,
     solve,
+    source,
 )
 from tests.fuzz_streams import (
     STEPS,
@@ -150,6 +153,13 @@ def fuzz_triggers(data: bytes) -> None:
             check_trigger(trigger, policy, BuildInputs("buildkit"))
 
 
+def fuzz_llb(data: bytes) -> None:
+    """What a daemon answers is judged, or refused by the reader's own error."""
+    with contextlib.suppress(Denied):
+        if (found := read_answer(data)) is not None:
+            check_steps(found[1], DockerfilePolicy(Dialect.HEREDOCS, "caisson.local", base_images=("a:1",)))
+
+
 def _with_sums(data: bytes) -> bytes:
     """The same tar with right checksums, which no fuzzer finds."""
     written = bytearray(data)
@@ -227,6 +237,12 @@ _CONFIGS = (
     b'{"Config":{"ONBUILD":null}}',
     b'{"config":{"onbuild":["RUN a \\\\\\\\n"],"OnBuild":[]}}',
 )
+_ANSWER = answer_of(
+    "r1",
+    source("docker-image://a@sha256:b"),
+    source("git://a/b.git", {"git.fullurl": "https://10.1/b.git"}),
+    pb((2, pb((3, 1)))),
+)
 _FILES = (pb((2, pb((1, "Dockerfile"), (2, 0o644)))), pb((2, pb((1, "Dockerfile.dockerignore")))), pb())
 
 TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
@@ -235,8 +251,16 @@ TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "query": (fuzz_query, (b"t=caisson.invalid%2Fbuild:b1&buildargs=%7B%22A%22%3A%22b%22%7D&memory=1&dockerfile=a/b",)),
     "json": (fuzz_json, (b'{"config":{"Labels":{"caisson.build":"b1"}}}', b"e30=")),
     "triggers": (fuzz_triggers, _CONFIGS),
+    "llb": (fuzz_llb, (_ANSWER,)),
     "tar": (fuzz_tar, (_seed_tar(),)),
-    "grpc": (fuzz_grpc, (b"\x80" + Client().call(f"{CONTROL}Solve", solve()), b"\x00" + GREETING)),
+    "grpc": (
+        fuzz_grpc,
+        (
+            b"\x80" + Client().call(f"{CONTROL}Solve", solve()),
+            b"\x00" + GREETING,
+            b"\x00" + write_settings({}) + Frame(Type.DATA, 0, 3, with_prefix(_ANSWER)).encode(),
+        ),
+    ),
     "call": (fuzz_call, (b"\x02" + solve(), b"\x06" + _BRIDGE, b"\x01" + pb((1, "b" * 25)))),
     "protobuf": (fuzz_protobuf, (b"\x00" + solve(), b"\x01" + _BRIDGE)),
     "session": (

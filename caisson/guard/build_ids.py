@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from secrets import token_hex
 
+from caisson.guard.llb import Steps
 from caisson.guard.verdict import Denied
 
 IDENTITY = re.compile("[0-9a-z]{16,64}")
 _MOST_SESSIONS = 64
 _MOST_BUILDS = 64
+_MOST_RESULTS = 64
 
 
 @dataclass
@@ -28,6 +30,8 @@ class BuildIds:
     """By build, whether its result becomes an image, as its ``Solve`` said."""
     build_args: dict[str, str] | None = None
     """Those of the first build, and so of all: its Dockerfile is judged with them."""
+    results: dict[tuple[str, str], Steps] = field(default_factory=dict)
+    """By build and the reference that the engine gave it: what has to be done for it."""
     secret: str = field(default_factory=lambda: token_hex(16), repr=False)
     """What stands before this socket's session IDs on the engine."""
 
@@ -67,6 +71,21 @@ class BuildIds:
     def may_export(self, build: str) -> bool:
         """Whether its result may become an image: what no ``Solve`` has named may be one of which one says so later."""
         return self.exports.get(build, True)
+
+    def name_result(self, build: str, reference: str, steps: Steps) -> None:
+        """The engine has answered with that; raises ``Denied`` where it has too often."""
+        if len(self.results) >= _MOST_RESULTS:
+            raise Denied("build-result", f"There were {_MOST_RESULTS} results, which are enough for one image.")
+        self.results[build, reference] = steps
+
+    def steps_of(self, build: str, reference: str) -> Steps:
+        """What has to be done for a result; raises ``Denied`` for one that the engine has not told of here."""
+        steps = self.results.get((build, reference))
+        if steps is None:
+            raise Denied(
+                "build-result", "What has to be done for that result was not told by the engine on this socket."
+            )
+        return steps
 
     def fix_build_args(self, given: Mapping[str, str]) -> None:
         """A build has these arguments; raises ``Denied`` when another on this socket had others."""

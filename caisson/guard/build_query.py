@@ -67,7 +67,7 @@ class BuildQuery:
     def inputs(self, platform: str) -> BuildInputs:
         """What the engine's reader of the Dockerfile is given; an argument without a value is as good as none."""
         given = tuple((name, value) for name, value in (self.build_args or {}).items() if value is not None)
-        return BuildInputs("classic", given, platform)
+        return BuildInputs("classic", given, platform, self.target)
 
     def to_query(self, policy: GuardPolicy) -> tuple[tuple[str, str], ...]:
         """The engine's query; each value that matters for safety is the policy's, or within it."""
@@ -111,6 +111,8 @@ def read_build_query(pairs: tuple[tuple[str, str], ...], policy: GuardPolicy) ->
     flags = {key: _flag(key, values.get(key, "")) for key in _FLAGS}
     if flags["squash"]:
         raise Denied("build-squash", "Squashed images are experimental, and lose what was built before.")
+    if flags["pull"] and not policy.may_pull:
+        raise Denied("build-pull", "Base images were pulled and judged before the build, and stay as they are.")
     numbers = {key: _number(key, values.get(key, "") or "0") for key in _NUMBERS}
     if numbers["cpushares"]:
         raise Denied("build-cpushares", "The guard decides on the processors of RUN steps.")

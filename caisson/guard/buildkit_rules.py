@@ -7,6 +7,8 @@ Rules of this module:
 - A message is read by its schema, held to the policy, and written anew. What asks for more than the policy is denied,
   never changed; what matters for safety and was not asked for is written in: labels, the RUN steps' control group,
   their network, whose cache mounts they share, and ``cmdline``.
+- Nothing of a Dockerfile is done before what the engine has made of it was judged (``llb``): the frontend is asked over
+  the bridge, it answers with steps that nobody has begun, and only what it has answered so can be handed on.
 - ``cmdline`` is how a Dockerfile's ``# syntax=`` is kept from being followed: with that attribute BuildKit's own
   frontend takes itself for the one that was asked for (``dockerfile/builder/build.go``, v0.8 to HEAD). An image that
   the policy lists can be the frontend, by the build argument ``BUILDKIT_SYNTAX``.
@@ -22,6 +24,7 @@ from caisson.guard import buildkit_schema as schemas
 from caisson.guard.build_ids import IDENTITY, BuildIds
 from caisson.guard.grpc import PERMISSION_DENIED, UNIMPLEMENTED, Call
 from caisson.guard.image_config import check_labels, triggers_in
+from caisson.guard.llb import Steps, read_answer
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.protobuf import Message, ProtobufError, Schema, encode, parse
 from caisson.guard.verdict import Denied
@@ -38,12 +41,14 @@ _CMDLINE = "caisson"
 class Judged:
     """A message that may go on, as the guard wrote it; ``session`` has to be open first, unless it is empty.
 
-    ``triggers`` is what the image would have later builds do (ONBUILD), which has to be allowed as well.
+    ``triggers`` is what the image would have later builds do (ONBUILD), and ``steps`` what has to be done for it: both
+    have to be allowed as well.
     """
 
     message: bytes
     session: str = ""
     triggers: tuple[str, ...] = ()
+    steps: tuple[Steps, ...] = ()
 
 
 Rewrite = Callable[[Message, GuardPolicy], Message]
@@ -60,6 +65,8 @@ class Method:
     """Whether the call's headers have to name a build, as BuildKit's bridge needs."""
     note: Callable[[Call, Message, BuildIds], None] = lambda *_: None
     """Keeps in mind what the message means for later calls, or judges it by what was noted; raises ``Denied``."""
+    answer_limit: int = 0
+    """The largest answer (bytes) of those that are read, by ``note_answer``; 0: they are not."""
 
 
 def find_method(call: Call) -> Method:
@@ -101,7 +108,13 @@ def judge(call: Call, data: bytes, policy: GuardPolicy, ids: BuildIds) -> Judged
         raise Denied("session-id", "A session's ID has to have 16 to 64 lower-case letters and digits.")
     if session:
         written = written.set(Session=ids.on_engine(session))
-    return Judged(encode(written), session, _triggers(message))
+    return Judged(encode(written), session, _triggers(message), _steps(call, message, ids))
+
+
+def note_answer(call: Call, answer: bytes, ids: BuildIds) -> None:
+    """Keep in mind what the daemon has made of a Dockerfile; raises ``Denied`` for what is not understood."""
+    if (found := read_answer(answer)) is not None:
+        ids.name_result(call.build_id, *found)
 
 
 def _unchanged(message: Message, _: GuardPolicy) -> Message:
@@ -153,7 +166,10 @@ def _control_solve(message: Message, policy: GuardPolicy) -> Message:
         _check_frontend(frontend, given, policy)
     elif not given:
         return message
-    return message.set(FrontendAttrs=build_attributes(given, policy))
+    written = build_attributes(given, policy)
+    if frontend:
+        raise Denied("build-frontend", "The frontend has to be asked over the bridge, so that what it answers is seen.")
+    return message.set(FrontendAttrs=written)
 
 
 def _note_export(_: Call, message: Message, ids: BuildIds) -> None:
@@ -164,6 +180,8 @@ def _bridge_solve(message: Message, policy: GuardPolicy) -> Message:
     _deny_never(message)
     given = message.texts("FrontendOpt")
     _check_frontend(message.text("Frontend"), given, policy)
+    if message.flag("Evaluate"):
+        raise Denied("build-evaluate", "Nothing is done before it is known what would be done.")
     return message.set(FrontendOpt=build_attributes(given, policy))
 
 
@@ -305,6 +323,14 @@ def _triggers(message: Message) -> tuple[str, ...]:
     return triggers_in(result.blobs("metadata").get(_CONFIG, b"{}")) if result is not None else ()
 
 
+def _steps(call: Call, message: Message, ids: BuildIds) -> tuple[Steps, ...]:
+    """What has to be done for a result that is handed on; a result without a reference is an empty image."""
+    result = message.message("result")
+    reference = result.message("ref") if result is not None else None
+    name = reference.text("id") if reference is not None else ""
+    return (ids.steps_of(call.build_id, name),) if name else ()
+
+
 def _require_config(call: Call, message: Message, ids: BuildIds) -> None:
     """Of a result without a configuration the exporter makes an empty image, which has no label."""
     result = message.message("result")
@@ -322,7 +348,7 @@ METHODS = {
     # What the bridge can do.
     f"{_BRIDGE}Ping": Method(1024, schemas.NOTHING, _unchanged, of_build=True),
     # The Dockerfile's frontend is run, and answers with the image's reference and configuration.
-    f"{_BRIDGE}Solve": Method(1 << 20, schemas.BRIDGE_SOLVE, _bridge_solve, of_build=True),
+    f"{_BRIDGE}Solve": Method(1 << 20, schemas.BRIDGE_SOLVE, _bridge_solve, of_build=True, answer_limit=4 << 20),
     # Which the client hands on to the exporter.
     f"{_BRIDGE}Return": Method(4 << 20, schemas.RETURN, _return, of_build=True, note=_require_config),
 }

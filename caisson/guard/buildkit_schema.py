@@ -69,3 +69,61 @@ RETURN = Schema(
     {1: Field("result", "message", RESULT), 2: Field("error", "message", STATUS_ERROR)},
     one_of=frozenset({"result", "error"}),
 )
+
+# The daemon's own answers. What nobody looks at there is read as bytes: some encoders leave empty values out of a map.
+BRIDGE_ANSWER = Schema(
+    "SolveResponse",
+    {
+        1: Field("ref", "text"),
+        3: Field(
+            "result",
+            "message",
+            Schema(
+                "Result",
+                {
+                    1: Field("refDeprecated", "text"),
+                    2: Field("refsDeprecated", "bytes"),
+                    3: Field("ref", "message", RESULT_REF),
+                    4: Field("refs", "bytes"),
+                    10: Field("metadata", "bytes", many=True),
+                    11: Field("attestations", "bytes", many=True),
+                },
+            ),
+        ),
+    },
+)
+
+DEFINITION = Schema(
+    "Definition",
+    {1: Field("def", "bytes", many=True), 2: Field("metadata", "bytes", many=True), 3: Field("Source", "bytes")},
+)
+
+_EXEC = Schema(
+    "ExecOp",
+    {
+        1: Field("meta", "bytes"),
+        2: Field("mounts", "bytes", many=True),
+        3: Field("network", "number"),
+        4: Field("security", "number"),
+        5: Field("secretenv", "bytes", many=True),
+        6: Field("cdiDevices", "bytes", many=True),
+    },
+)
+
+_SOURCE = Schema("SourceOp", {1: Field("identifier", "text"), 2: Field("attrs", "text", key=True)})
+
+OPERATION = Schema(
+    "Op",
+    {
+        1: Field("inputs", "bytes", many=True),
+        2: Field("exec", "message", _EXEC),
+        3: Field("source", "message", _SOURCE),
+        4: Field("file", "bytes"),
+        5: Field("build", "bytes"),
+        6: Field("merge", "bytes"),
+        7: Field("diff", "bytes"),
+        10: Field("platform", "bytes"),
+        11: Field("constraints", "bytes"),
+    },
+    one_of=frozenset({"exec", "source", "file", "build", "merge", "diff"}),
+)

@@ -14,6 +14,7 @@ from caisson.guard.dockerfile_policy import as_dockerfile
 from caisson.guard.dockerfile_stages import BuildInputs
 from caisson.guard.exchange import EngineBroken, Exchange, read_answer_head
 from caisson.guard.grpc_mediator import GrpcMediator
+from caisson.guard.grpc_stream import Checks, deny_steps
 from caisson.guard.held import Held
 from caisson.guard.http1 import (
     NO_BODY,
@@ -25,6 +26,7 @@ from caisson.guard.http1 import (
     write_answer,
     write_request,
 )
+from caisson.guard.llb import Steps
 from caisson.guard.peer import peer_container
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.rules import ALLOWED, Answer, Decision, EngineFacts, Forward, Upgrade, answer_body, error_body, judge
@@ -41,6 +43,9 @@ CheckDockerfile = Callable[[bytes, BuildInputs], None]
 """Judges the Dockerfile that the engine is about to use, with what the build is given; raises ``Denied``, and
 ``Unasked`` where names have to be asked for first. It waits for nothing."""
 
+CheckSteps = Callable[[Steps], None]
+"""Judges what BuildKit has made of a Dockerfile before it is done, likewise."""
+
 
 @dataclass
 class Service:
@@ -51,6 +56,7 @@ class Service:
     engine_socket: Path
     audit: Audit
     check_dockerfile: CheckDockerfile
+    check_steps: CheckSteps = deny_steps
     container: str = ""
     """The only one that is served; empty: nobody."""
     serve_anyone: bool = False
@@ -64,6 +70,11 @@ class Service:
     held: Held = field(default_factory=Held)
     spare: Wire | None = None
     """A connection with the engine that has answered all that it was asked: the next question needs no new one."""
+
+    @property
+    def checks(self) -> Checks:
+        """Of a result of BuildKit's."""
+        return Checks(self.check_trigger, self.check_steps)
 
     def check_trigger(self, trigger: str) -> None:
         """What an image would have after ONBUILD, as if its Dockerfile had it; raises ``Denied``."""
@@ -291,7 +302,7 @@ class Connection:
     def _mediator(self, upgrade: Upgrade) -> Mediator:
         if upgrade.kind == "grpc":
             service = self._service
-            return GrpcMediator(lambda: self._policy, service.ids, service.held, check_trigger=service.check_trigger)
+            return GrpcMediator(lambda: self._policy, service.ids, service.held, service.checks)
         return SessionMediator(self._service.check_sent)
 
     def _record(self, verdict: Verdict, *, path: str = "") -> None:

@@ -7,9 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 _KEPT_SECONDS = 60.0
 
+T = TypeVar("T")
 Ask = Callable[[str], tuple[str, ...]]
 
 
@@ -71,12 +73,12 @@ class Unasked(Exception):
             self._names(name)
 
 
-def unasked_in(check: Callable[[str], None], texts: Iterable[str]) -> list[Unasked]:
-    """What has to be asked for before all of the texts can be judged; ``check`` raises it, or what ends it at once."""
+def unasked_in(check: Callable[[T], None], items: Iterable[T]) -> list[Unasked]:
+    """What has to be asked for before all of the items can be judged; ``check`` raises it, or what ends it at once."""
     unasked = []
-    for text in texts:
+    for item in items:
         try:
-            check(text)
+            check(item)
         except Unasked as found:
             unasked.append(found)
     return unasked

@@ -3,15 +3,15 @@
 It closes what no filter on the Docker socket sees, since the engine does it by itself: it runs the image that
 ``# syntax=`` names, fetches what ADD names, asks the registries that images name, and reads any image that it has. It
 can't see: where a public URL or registry sends the engine on to, what a name means when the engine asks for it (DNS
-can answer twice), the submodules of a repository, and ONBUILD triggers of base images that the engine has not yet;
-those need rules on the host's own network and an allowlist of base images.
+can answer twice), and the submodules of a repository; those need rules on the host's own network. What base images have
+after ONBUILD is for ``check_trigger`` and ``check_steps``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from caisson.addresses import Address
@@ -27,7 +27,8 @@ from caisson.guard.dockerfile_hosts import (
     target_of,
 )
 from caisson.guard.dockerfile_lines import Dialect, decode, find_syntax
-from caisson.guard.dockerfile_stages import SCRATCH, AddSource, BuildInputs, ImageUse, resolve_stages
+from caisson.guard.dockerfile_stages import SCRATCH, AddSource, BuildInputs, ImageUse, ResolvedStage, resolve_stages
+from caisson.guard.llb import Steps
 from caisson.guard.verdict import Verdict
 from caisson.reference import DEFAULT_REGISTRY, Reference, Repository, parse_reference
 
@@ -156,6 +157,7 @@ def check_dockerfile(
             findings += _source_findings(add, fetches, policy, resolve)
         for run in stage.runs:
             findings += _run_findings(run, policy)
+        findings += _platform_findings(stage, inputs)
     return tuple(sorted(findings, key=lambda finding: finding.line))
 
 
@@ -177,6 +179,18 @@ def as_dockerfile(trigger: str) -> str:
     """A file that asks for what an ONBUILD trigger does. Each has one of its own: one that ends with a backslash must
     not take the next for its continuation."""
     return f"FROM {SCRATCH}\nONBUILD {trigger}\n"
+
+
+def check_steps(steps: Steps, policy: DockerfilePolicy, resolve: Resolver | None = None) -> tuple[Finding, ...]:
+    """What is denied of what BuildKit would do, whoever asked for it: the Dockerfile, or a base image's ONBUILD."""
+    findings: list[Finding] = []
+    for image in steps.images:
+        findings += _image_findings(image, policy, resolve, pinned=True)
+    for source in steps.sources:
+        findings += _source_findings(source, Fetches.GIT, policy, resolve)
+    for run in steps.runs:
+        findings += _run_findings(run, policy)
+    return tuple(findings)
 
 
 _FETCHES = {
@@ -218,7 +232,10 @@ def _frontend_findings(frontends: list[FrontendUse], policy: DockerfilePolicy) -
             yield Finding("frontend-image", used.line, reason, "frontends")
 
 
-def _image_findings(image: ImageUse, policy: DockerfilePolicy, resolve: Resolver | None) -> Iterator[Finding]:
+def _image_findings(
+    image: ImageUse, policy: DockerfilePolicy, resolve: Resolver | None, *, pinned: bool = False
+) -> Iterator[Finding]:
+    """``pinned``: the engine has put the digest behind the tag that was asked for."""
     text, shown = image.name.text, f"{image.by} {_shown(str(image.name))}"
     if text is None:
         if not policy.unresolved:
@@ -240,9 +257,29 @@ def _image_findings(image: ImageUse, policy: DockerfilePolicy, resolve: Resolver
     if policy.is_foreign(reference):
         reason = f"{shown} was built here for another repository"
         yield Finding("image-foreign", image.line, reason, "shared_repositories")
-    elif policy.base_images is not None and not _listed(reference, policy.base_images):
+    elif policy.base_images is not None and not (
+        _listed(reference, policy.base_images) or (pinned and _listed(_without_digest(reference), policy.base_images))
+    ):
         yield Finding("image-not-listed", image.line, f"{shown} is not among the base images", "base_images")
     yield from _registry_findings(reference.repository.registry, image.line, shown, policy, resolve)
+
+
+_SPELLINGS = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "arm64/v8": "arm64"}
+
+
+def _platform_findings(stage: ResolvedStage, inputs: BuildInputs) -> Iterator[Finding]:
+    """The classic builder has no image of another platform from before, and pulls it in the middle of the build."""
+    if (
+        inputs.builder != "classic"
+        or stage.platform.text == ""
+        or not any(image.by == "FROM" for image in stage.images)
+    ):
+        return
+    system, _, machine = inputs.platform.partition("/")
+    asked = (stage.platform.text or "").lower().removeprefix(f"{system}/")
+    if not machine or _SPELLINGS.get(asked, asked) != _SPELLINGS.get(machine, machine):
+        reason = f"FROM --platform={_shown(str(stage.platform))} would be pulled unseen; build it with BuildKit"
+        yield Finding("base-image-platform", stage.line, reason)
 
 
 def _registry_findings(
@@ -325,6 +362,10 @@ def _listed(reference: Reference | None, entries: tuple[str, ...]) -> bool:
             if bare or (entry.digest == reference.digest and entry.tag in (None, reference.tag)):
                 return True
     return False
+
+
+def _without_digest(reference: Reference) -> Reference:
+    return replace(reference, digest=None) if reference.tag is not None else reference
 
 
 def _without_secrets(url: str) -> str:

@@ -30,11 +30,12 @@ _INDEX = re.compile(r"[+-]?[0-9]{1,18}")
 @dataclass(frozen=True)
 class BuildInputs:
     """What a build is given beside its Dockerfile; ``platform`` (``linux/amd64``) is both the engine's and the image's,
-    and is empty if it is not known."""
+    and is empty if it is not known. ``target`` is the stage that is asked for, empty for the last."""
 
     builder: Kind
     build_args: tuple[tuple[str, str], ...] = ()
     platform: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,15 @@ class AddSource:
 
 @dataclass(frozen=True)
 class ResolvedStage:
-    """A stage as a builder would begin it; ``parent`` is the stage that it goes on from, if it does."""
+    """A stage as a builder would begin it; ``parent`` is the stage that it goes on from, if it does, and ``platform``
+    what FROM asks for, empty for the engine's own."""
 
     index: int
     name: str
     line: int
     base: Word
     parent: int | None
+    platform: Word
     labels: tuple[tuple[Word, Word], ...]
     images: tuple[ImageUse, ...]
     sources: tuple[AddSource, ...]
@@ -138,6 +141,7 @@ class _Resolver:
             base = self._expand(stage.base, self._globals)
             if base.empty:
                 raise DockerfileError(f"FROM {stage.base[:40]} names nothing")
+            platform = self._expand(stage.start.flag("platform"), self._globals)
         parent = self._names.get((base.text or "").lower())
         scope = self._scope(base, parent)
         images: list[ImageUse] = []
@@ -171,6 +175,7 @@ class _Resolver:
             stage.start.line,
             base,
             parent,
+            platform,
             tuple(labels.items()),
             tuple(images),
             tuple(sources),

@@ -8,7 +8,8 @@ Rules of this module:
   on. What is no proper HTTP/2 or gRPC, or too much of anything, raises ``Denied``: then both sides have to be closed,
   after ``goodbye``.
 - What the daemon answers is passed on as it is, frame by frame. Two kinds of frames of its are the guard's to read:
-  how much it takes (the guard sends no more, and gives the client windows of its own), and what settings it has.
+  how much it takes (the guard sends no more, and gives the client windows of its own), and what settings it has. What
+  it has made of a Dockerfile is read on its way.
 - Memory is bounded: the bytes of messages by what all connections of the socket may hold, ``MOST_AT_ONCE`` calls,
   ``MOST_CALLS`` in all, control frames in proportion to what the daemon has answered (CVE-2019-9512, CVE-2019-9515,
   CVE-2023-44487).
@@ -22,10 +23,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from caisson.guard.build_ids import BuildIds
-from caisson.guard.buildkit_rules import Judged, find_method, judge, status_of
-from caisson.guard.dockerfile_names import Unasked, unasked_in
-from caisson.guard.grpc import Call, RequestReader, read_call, refusal, with_prefix
-from caisson.guard.grpc_stream import CallStream
+from caisson.guard.buildkit_rules import Judged, find_method, judge, note_answer, status_of
+from caisson.guard.dockerfile_names import Unasked
+from caisson.guard.grpc import Call, MessageReader, RequestReader, read_call, refusal, with_prefix
+from caisson.guard.grpc_stream import CallStream, Checks
 from caisson.guard.held import Held
 from caisson.guard.http2 import (
     DEFAULT_WINDOW,
@@ -46,7 +47,6 @@ from caisson.guard.http2 import (
     goaway,
     read_settings,
     window_update,
-    write_headers,
     write_settings,
 )
 from caisson.guard.policy import GuardPolicy
@@ -80,15 +80,11 @@ class Passed(NamedTuple):
     to_client: bytes = b""
 
 
-def _no_triggers(_: str) -> None:
-    raise Denied("build-result", "An image has no ONBUILD triggers here.")
-
-
 @dataclass
 class GrpcMediator:
     """One connection. ``policy`` gives the one that holds now, for each call anew; ``ids`` are those of the whole
-    socket: the sessions that the server has seen opened; ``held`` is what all its connections hold; ``check_trigger``
-    judges what the image would have after ONBUILD, and raises ``Denied`` or ``Unasked``.
+    socket: the sessions that the server has seen opened; ``held`` is what all its connections hold; ``checks`` judge
+    what a result is.
 
     After a session was opened, ``client_bytes(b"")`` gives what has waited for it.
     """
@@ -96,7 +92,7 @@ class GrpcMediator:
     policy: Callable[[], GuardPolicy]
     ids: BuildIds = field(default_factory=BuildIds)
     held: Held = field(default_factory=Held)
-    check_trigger: Callable[[str], None] = _no_triggers
+    checks: Checks = field(default_factory=Checks)
     looks_on: bool = False
     """Whether what it says to pass on is not passed on: then nothing waits for a session or a window."""
 
@@ -220,14 +216,8 @@ class GrpcMediator:
     def _reset(self, frame: Frame) -> None:
         self._check_known(frame)
         self._refused.discard(frame.stream)
-        stream = self._streams.pop(frame.stream, None)
-        if stream is None:
-            return
-        self._give(len(stream.reader or b"") + len(stream.unsent))
-        stream.reader, stream.unsent = None, b""
-        if stream in self._unsent:
-            self._unsent.remove(stream)
-        if stream.begun:
+        stream = self._forget(frame.stream)
+        if stream is not None and stream.begun:
             self._to_daemon.append(frame.encode())
 
     def _check_known(self, frame: Frame) -> None:
@@ -254,7 +244,8 @@ class GrpcMediator:
             return
         if block.ends_stream:
             raise Denied("grpc-message", "A request ends without a whole message.")
-        stream = CallStream(number, call, RequestReader(method.limit), window=self._initial_window)
+        answer = MessageReader(method.answer_limit) if method.answer_limit else None
+        stream = CallStream(number, call, RequestReader(method.limit), answer, window=self._initial_window)
         self._streams[number] = stream
         self._unsent.append(stream)
 
@@ -302,9 +293,9 @@ class GrpcMediator:
                 self._settle(stream, judged)
 
     def _settle(self, stream: CallStream, judged: Judged) -> None:
-        """Let it be sent, if its triggers are allowed; all of them are judged anew once their names are known."""
+        """Let it be sent, if what it hands on is allowed; all of it is judged anew once the names in it are known."""
         try:
-            unasked = unasked_in(self.check_trigger, judged.triggers)
+            unasked = self.checks.judge(judged)
         except Denied as denied:
             self._give(len(stream.unsent))
             self._deny(stream, denied)
@@ -341,7 +332,7 @@ class GrpcMediator:
             if stream.judged.session and stream.judged.session not in self.ids.sessions:
                 return
             if not stream.begun:
-                self._begin(stream)
+                self._to_daemon.append(stream.begin())
             while stream.unsent and (size := min(len(stream.unsent), FRAME_LIMIT, stream.window, self._window)) > 0:
                 piece, stream.unsent = stream.unsent[:size], stream.unsent[size:]
                 stream.window -= size
@@ -352,12 +343,6 @@ class GrpcMediator:
             if stream.unsent:
                 return
             self._unsent.popleft()
-
-    def _begin(self, stream: CallStream) -> None:
-        stream.begun = True
-        self._to_daemon.append(write_headers(stream.number, stream.call.headers(), ends_stream=False))
-        if stream.client_window:
-            self._to_daemon.append(window_update(stream.number, stream.client_window))
 
     def _daemon_frame(self, frame: Frame) -> None:
         if frame.type is Type.WINDOW_UPDATE:
@@ -370,16 +355,30 @@ class GrpcMediator:
             self._daemon_headers_open = not frame.flags & 0x4
         if frame.type in (Type.DATA, Type.HEADERS):
             self._credit = min(self._credit + _FRAMES_FOR_EACH, 1 << 20)
+        self._read_answer(frame)
         self._to_client.append(frame.encode())
         # A header list that goes on in other frames ends its stream all the same, and nothing is sent on it by then.
         if frame.ends_stream or frame.type is Type.RST_STREAM:
-            self._daemon_ended(frame.stream)
+            self._forget(frame.stream)
 
-    def _daemon_ended(self, number: int) -> None:
+    def _forget(self, number: int) -> CallStream | None:
+        """Nothing more comes or goes on that stream."""
         stream = self._streams.pop(number, None)
-        if stream is not None and stream in self._unsent:
-            self._unsent.remove(stream)
-            self._give(len(stream.unsent))
+        if stream is not None:
+            self._give(stream.held)
+            stream.reader, stream.answer, stream.unsent = None, None, b""
+            if stream in self._unsent:
+                self._unsent.remove(stream)
+        return stream
+
+    def _read_answer(self, frame: Frame) -> None:
+        stream = self._streams.get(frame.stream)
+        if frame.type is Type.DATA and stream is not None and stream.answer is not None:
+            self._take(len(frame.payload))
+            held = len(stream.answer) + len(frame.payload)
+            for message in stream.answer.feed(frame.payload):
+                note_answer(stream.call, message, self.ids)
+            self._give(held - len(stream.answer))
 
     def _daemon_window(self, frame: Frame) -> None:
         more = check_window_update(frame)

@@ -66,6 +66,7 @@ class GuardPolicy:
     - ``network_mode``: ``default``, ``none`` or the name of a network; never the host's or a container's.
     - ``cache_mount_namespace``: whose cache mounts the build shares; empty: BuildKit's own choice.
     - ``frontends``: images that may be a ``# syntax=``.
+    - ``may_pull``: whether base images may be looked up anew (``--pull``): not where they were judged as they are now.
     - ``may_build``: False until all that is written into the image is known; till then clients can only ask.
     """
 
@@ -78,6 +79,7 @@ class GuardPolicy:
     network_mode: str = "default"
     cache_mount_namespace: str = ""
     frontends: frozenset[str] = frozenset()
+    may_pull: bool = True
     may_build: bool = True
     api_version: tuple[int, int] = OLDEST_API
     limits: GuardLimits = field(default_factory=GuardLimits)

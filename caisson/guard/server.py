@@ -14,8 +14,9 @@ from typing import Any
 
 from caisson.errors import CaissonError
 from caisson.guard.audit import Audit, AuditSummary
-from caisson.guard.connection import CheckDockerfile, Connection, Service
+from caisson.guard.connection import CheckDockerfile, CheckSteps, Connection, Service
 from caisson.guard.engine_facts import ask_engine
+from caisson.guard.grpc_stream import deny_steps
 from caisson.guard.listening import SUFFIX, listening
 from caisson.guard.peer import is_container_id
 from caisson.guard.policy import GuardPolicy
@@ -32,8 +33,9 @@ class Guard:
     ``with Guard(policy, engine_socket=…, check_dockerfile=…) as guard`` makes ``guard.socket_path``; until
     ``serve_only`` has named the container, nobody is served. ``gid`` is the group that may connect.
     With ``only_report`` everything passes as it came, and what would be denied is recorded as such.
-    ``check_dockerfile`` gets the Dockerfile that the engine is about to use, with what the build is given, and raises
-    ``Denied``.
+    ``check_dockerfile`` gets the Dockerfile that the engine is about to use, with what the build is given, and
+    ``check_steps`` what BuildKit has made of it, before that is done; each raises ``Denied``. Without ``check_steps``
+    no build of BuildKit's is done.
     Entering raises ``EngineUnreachable`` and ``SettingsInvalid``.
     """
 
@@ -49,13 +51,14 @@ class Guard:
         audit: Audit | None = None,
         serve_anyone: bool = False,
         only_report: bool = False,
+        check_steps: CheckSteps = deny_steps,
     ) -> None:
         self.policy = policy
         self.socket_path = Path(socket_path or Path(directory) / f"{policy.build_id or 'guard'}{SUFFIX}")
         self._is_private = socket_path is None
         self._engine_socket, self._gid = Path(engine_socket), gid
         self._audit = audit or Audit(build=policy.build_id, most_lines=policy.limits.audit_lines)
-        self._check_dockerfile = check_dockerfile
+        self._check_dockerfile, self._check_steps = check_dockerfile, check_steps
         self._serve_anyone, self._only_report = serve_anyone, only_report
         self._stack = contextlib.ExitStack()
         self._service: Service | None = None
@@ -71,6 +74,7 @@ class Guard:
             engine_socket=self._engine_socket,
             audit=self._audit,
             check_dockerfile=self._check_dockerfile,
+            check_steps=self._check_steps,
             serve_anyone=self._serve_anyone,
         )
         with contextlib.ExitStack() as stack:

@@ -201,9 +201,7 @@ class Watch:
             except Denied as denied:
                 self._tell(denied.verdict)
             return SessionMediator(service.check_sent)
-        return GrpcMediator(
-            lambda: service.policy, service.ids, service.held, check_trigger=service.check_trigger, looks_on=True
-        )
+        return GrpcMediator(lambda: service.policy, service.ids, service.held, service.checks, looks_on=True)
 
     def _read_stream(self, data: bytes) -> bytes:
         assert self._mediator is not None

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caisson.guard.audit import Audit, Entry
-from caisson.guard.dockerfile_check import dockerfile_check
+from caisson.guard.base_images import JudgedBases
+from caisson.guard.dockerfile_check import dockerfile_check, steps_check
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
@@ -52,17 +53,20 @@ def guarded(
     *,
     dockerfiles: DockerfilePolicy | None = None,
     names: Names | None = None,
+    bases: JudgedBases | None = None,
 ) -> Iterator[Guarded]:
     """The guard as long as the block lasts."""
     facts, _ = ask_engine(engine)
     rules = dockerfiles or DockerfilePolicy(Dialect.of_engine(facts.version), RESERVED_REGISTRY)
+    names = names or Names()
     found = Guarded(directory / "guarded.sock")
     guard = Guard(
         policy,
         engine_socket=engine,
         socket_path=found.socket,
         audit=Audit(echo=found.entries.append),
-        check_dockerfile=dockerfile_check(rules, names or Names()),
+        check_dockerfile=dockerfile_check(rules, names, bases),
+        check_steps=steps_check(rules, names),
         serve_anyone=True,
     )
     with guard:

@@ -11,6 +11,7 @@ from caisson.guard.build_ids import BuildIds
 from caisson.guard.buildkit_rules import judge
 from caisson.guard.buildkit_schema import BRIDGE_SOLVE, CONTROL_SOLVE, RETURN
 from caisson.guard.grpc import Call
+from caisson.guard.llb import Steps
 from caisson.guard.policy import GuardPolicy
 from caisson.guard.protobuf import parse
 from caisson.guard.verdict import Denied
@@ -26,7 +27,10 @@ CONFIG = json.dumps({"config": {"Labels": {"caisson.build": "b1"}}})
 
 
 def judged(path: str, message: bytes, policy: GuardPolicy = POLICY) -> bytes:
-    return judge(Call(path, build_id=BUILD if path.startswith(BRIDGE) else ""), message, policy, BuildIds()).message
+    """What is sent for it, after the daemon has told of a result."""
+    ids = BuildIds()
+    ids.name_result(BUILD, "r23z", Steps())
+    return judge(Call(path, build_id=BUILD if path.startswith(BRIDGE) else ""), message, policy, ids).message
 
 
 def rule(path: str, message: bytes, policy: GuardPolicy = POLICY) -> str:
@@ -238,10 +242,31 @@ def test_no_cache_is_exported_or_imported() -> None:
         (pb((2, "dockerfile.v0"), (13, {"context": ""})), "build-inputs"),
         (pb((2, "dockerfile.v0"), (15, b"")), "build-source-policy"),
         (pb((2, "dockerfile.v0"), (10, 1)), "buildkit-message"),
+        (pb((2, "dockerfile.v0"), (14, 1)), "build-evaluate"),
     ],
 )
 def test_the_bridge_runs_the_dockerfile_and_nothing_else(message: bytes, expected: str) -> None:
     assert rule(f"{BRIDGE}Solve", message) == expected
+
+
+def test_a_frontend_that_is_not_asked_over_the_bridge_is_denied() -> None:
+    assert rule(f"{CONTROL}Solve", solve((6, "dockerfile.v0"), (7, {"filename": "Dockerfile"}))) == "build-frontend"
+
+
+def test_a_result_of_which_the_daemon_has_not_told_is_denied() -> None:
+    ids, other = BuildIds(), "c" * 25
+    ids.name_result(other, "r23z", Steps())
+    with pytest.raises(Denied, match="was not told"):
+        judge(Call(f"{BRIDGE}Return", build_id=BUILD), result(), POLICY, ids)
+    assert judge(Call(f"{BRIDGE}Return", build_id=other), result(), POLICY, ids).steps == (Steps(),)
+
+
+def test_a_socket_has_results_for_one_image() -> None:
+    ids = BuildIds()
+    for number in range(64):
+        ids.name_result(BUILD, f"r{number}", Steps())
+    with pytest.raises(Denied, match="enough for one image"):
+        ids.name_result(BUILD, "r64", Steps())
 
 
 def test_a_result_goes_on_without_its_definition() -> None:

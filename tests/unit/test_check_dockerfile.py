@@ -10,8 +10,11 @@ import pytest
 
 from caisson.engine import ImageID, ImageInfo
 from caisson.errors import CaissonError, DockerfileDenied, DockerfileInvalid, EngineFault
+from caisson.guard.base_images import JudgedBases
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_policy import DockerfilePolicy
+from caisson.guard.dockerfile_stages import BuildInputs
+from caisson.guard.verdict import Denied
 from caisson.request import Builder
 from tasks.check_dockerfile import _read, check_dockerfile
 
@@ -72,11 +75,13 @@ def test_images_on_the_engine_are_held_and_their_triggers_judged(trigger: str, d
             chosen=SimpleNamespace(builder=Builder.CLASSIC), engine=SimpleNamespace(platform="linux/amd64")
         ),
         settings=SimpleNamespace(step_user="1000:1000"),
-        spec=SimpleNamespace(context=".", dockerfile="", build_args=()),
+        spec=SimpleNamespace(context=".", dockerfile="", build_args=(), target=""),
         hold=lambda *images: held.extend(images),
     )
     builder: Any = SimpleNamespace(id="builder")
     policy = DockerfilePolicy(Dialect.HEREDOCS, "caisson.local")
     with pytest.raises(DockerfileDenied, match="base:1") if denied else nullcontext():
-        check_dockerfile.fn(build, builder, policy, lambda _: ())
+        check_dockerfile.fn(build, builder, policy, lambda _: (), bases := JudgedBases())
     assert sorted(held) == ["base:1", "other", "sha256:b"]
+    with pytest.raises(Denied) if denied else nullcontext():
+        bases.check(b"FROM base:1\n", Dialect.HEREDOCS, BuildInputs("classic"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,7 @@ from hpack import Encoder
 from caisson.guard.build_ids import BuildIds
 from caisson.guard.grpc import refusal, with_prefix
 from caisson.guard.grpc_mediator import MOST_AT_ONCE, GrpcMediator
+from caisson.guard.grpc_stream import Checks
 from caisson.guard.http2 import (
     END_HEADERS,
     END_STREAM,
@@ -22,6 +23,7 @@ from caisson.guard.http2 import (
     window_update,
     write_settings,
 )
+from caisson.guard.llb import Steps
 from caisson.guard.verdict import Denied
 from caisson.reference import parse_reference
 from tests.buildkit_client import (
@@ -32,6 +34,7 @@ from tests.buildkit_client import (
     POLICY,
     SESSION,
     Client,
+    answer_of,
     headers,
     mediator,
     pb,
@@ -39,6 +42,7 @@ from tests.buildkit_client import (
     read_calls,
     rst_stream,
     solve,
+    source,
 )
 
 PING = Frame(Type.PING, 0, 0, bytes(8)).encode()
@@ -269,10 +273,10 @@ def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
             raise Denied("add-private-host", f"{trigger} leads inside.")
 
     def returned(config: Mapping[str, object]) -> list[str]:
-        guard, client = GrpcMediator(lambda: POLICY, BuildIds(), check_trigger=judge), Client()
+        guard, client = GrpcMediator(lambda: POLICY, BuildIds(), checks=Checks(judge)), Client()
         labels = {"Labels": dict(POLICY.labels)}
         metadata = {"containerimage.config": json.dumps({"config": {**labels, **config}})}
-        message = pb((1, pb((3, pb((1, "r1"))), (10, metadata))))
+        message = pb((1, pb((3, b""), (10, metadata))))
         passed = guard.client_bytes(GREETING + client.call(f"{BRIDGE}Return", message))
         rules = [verdict.rule for _, verdict in guard.verdicts()]
         assert bool(read_calls(passed.to_daemon)) == (rules == ["buildkit-method"])
@@ -285,6 +289,61 @@ def test_what_an_image_would_have_later_builds_do_is_judged() -> None:
     for value in ("RUN make", {"0": "RUN make"}, [1], [["RUN make"]], ["RUN make"] * 257):
         assert returned({"OnBuild": value}) == ["build-result"]
     assert returned({"OnBuild": ["RUN make"], "onbuild": ["ADD inside"]}) == ["build-result"]
+
+
+def solved(
+    steps: Callable[[Steps], None], answer: bytes, *, asked: str = "r1", step: int = 16_384
+) -> tuple[GrpcMediator, dict[str, str]]:
+    """A Dockerfile that the daemon has answered for, and what a client is told that hands the reference on."""
+    guard, client = GrpcMediator(lambda: POLICY, BuildIds(), checks=Checks(steps=steps)), Client()
+    guard.client_bytes(GREETING + client.call(f"{BRIDGE}Solve", pb((2, "dockerfile.v0"), (5, 1), (6, 1))))
+    message = with_prefix(answer)
+    frames = [Frame(Type.DATA, 0, 1, message[at : at + step]).encode() for at in range(0, len(message), step)]
+    passed = guard.server_bytes(write_settings({}) + b"".join(frames))
+    assert b"".join(frames) in passed.to_client
+    config = json.dumps({"config": {"Labels": dict(POLICY.labels)}})
+    result = pb((1, pb((3, pb((1, asked))), (10, {"containerimage.config": config}))))
+    told = guard.client_bytes(client.call(f"{BRIDGE}Return", result))
+    return guard, read_answers(told.to_client).get(3, {"grpc-status": "0" if told.to_daemon else ""})
+
+
+@pytest.mark.parametrize("step", [1, 7, 16_384])
+def test_what_the_daemon_would_do_is_judged_before_it_is_handed_on(step: int) -> None:
+    seen: list[Steps] = []
+
+    def judge(steps: Steps) -> None:
+        seen.append(steps)
+        if any("inside" in str(source.name) for source in steps.sources):
+            raise Denied("add-private-host", "It leads inside.")
+
+    _, told = solved(judge, answer_of("r1", source("https://outside.example/x")), step=step)
+    assert told["grpc-status"] == "0"
+    guard, told = solved(judge, answer_of("r1", source("http://inside.example/x")), step=step)
+    assert (told["grpc-status"], told["grpc-message"]) == ("7", "It leads inside.")
+    assert len(seen) == 2
+    assert guard.held.bytes == 0
+
+
+def test_what_nobody_has_told_of_is_not_handed_on() -> None:
+    for answer, asked in ((answer_of("r1"), "r2"), (pb((3, pb((1, "r1")))), "r1"), (b"", "r1")):
+        _, told = solved(lambda _: None, answer, asked=asked)
+        assert told["grpc-status"] == "7"
+        assert "was not told" in told["grpc-message"]
+
+
+def test_an_answer_that_is_not_understood_ends_the_connection() -> None:
+    for answer in (answer_of("r1", pb((8, "x"))), pb((9, "x")), bytes((4 << 20) + 1)):
+        with pytest.raises(Denied):
+            solved(lambda _: None, answer)
+
+
+def test_what_the_daemon_answers_is_held_no_longer_than_its_call() -> None:
+    guard, client = GrpcMediator(lambda: POLICY, BuildIds()), Client()
+    guard.client_bytes(GREETING + client.call(f"{BRIDGE}Solve", pb((2, "dockerfile.v0"))))
+    guard.server_bytes(write_settings({}) + Frame(Type.DATA, 0, 1, with_prefix(bytes(9))[:9]).encode())
+    assert guard.held.bytes == 9
+    guard.client_bytes(rst_stream(1, 8))
+    assert guard.held.bytes == 0
 
 
 def test_each_call_is_judged_by_the_policy_of_its_time() -> None:

@@ -200,6 +200,7 @@ METHODS = [
         )
     ),
     bridge("ExecProcess"),
+    bridge("Solve", message=pb((2, "dockerfile.v0"), (14, 1)), rule="build-evaluate"),
     bridge("Warn", works_on=_NEW),
 ]
 

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from caisson.guard.audit import Audit, Entry
-from caisson.guard.dockerfile_check import dockerfile_check
+from caisson.guard.dockerfile_check import dockerfile_check, steps_check
 from caisson.guard.dockerfile_lines import Dialect
 from caisson.guard.dockerfile_names import Names
 from caisson.guard.dockerfile_policy import DockerfilePolicy
@@ -341,19 +341,19 @@ def open_lab(host: EngineHost, directory: Path) -> Iterator[Lab]:
     facts, _ = ask_engine(host.socket)
     entries: list[Entry] = []
     recorder, server = Recorder(directory / "engine.sock", host.socket), Server(host.gateway)
+    dockerfiles = DockerfilePolicy(
+        Dialect.of_engine(facts.version),
+        RESERVED,
+        foreign_repositories=frozenset({parse_reference(f"caisson-attack/{name}-image").repository}),
+    )
+    names = Names()
     guard = Guard(
         policy,
         engine_socket=recorder.path,
         directory=directory / "guard",
         audit=Audit(echo=entries.append),
-        check_dockerfile=dockerfile_check(
-            DockerfilePolicy(
-                Dialect.of_engine(facts.version),
-                RESERVED,
-                foreign_repositories=frozenset({parse_reference(f"caisson-attack/{name}-image").repository}),
-            ),
-            Names(),
-        ),
+        check_dockerfile=dockerfile_check(dockerfiles, names),
+        check_steps=steps_check(dockerfiles, names),
         serve_anyone=True,
     )
     lab = Lab(host, name, guard, recorder, server, entries, policy)

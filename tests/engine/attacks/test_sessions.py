@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from caisson.guard.grpc import with_prefix
 from caisson.guard.http2 import END_HEADERS, PREFACE, FrameReader, HeaderReader, Type, write_settings
-from tests.buildkit_client import CONTROL, Client, pb
+from tests.buildkit_client import BRIDGE, CONTROL, Client, pb
 from tests.conftest import EngineHost
 from tests.engine.attacks.grpc import GREETING
 from tests.engine.attacks.lab import Lab, open_lab
@@ -52,13 +53,11 @@ def a_session() -> tuple[str, bytes]:
 
 
 def build(lab: Lab, session: str) -> bytes:
-    """A build whose context is that session's."""
-    attributes = {"name": str(lab.policy.image)}
-    message = pb(
-        (1, uuid.uuid4().hex[:25]), (3, "moby"), (4, attributes), (5, session), (6, "dockerfile.v0"),
-        (7, {"filename": "Dockerfile"}),
-    )  # fmt: skip
-    return GREETING + Client().call(f"{CONTROL}Solve", message)
+    """A build whose context is that session's, as buildx asks for it."""
+    client, ref, attributes = Client(), uuid.uuid4().hex[:25], {"name": str(lab.policy.image)}
+    asked = client.call(f"{CONTROL}Solve", pb((1, ref), (3, "moby"), (4, attributes), (5, session)))
+    frontend = pb((2, "dockerfile.v0"), (3, {"filename": "Dockerfile"}), (5, 1), (6, 1))
+    return GREETING + asked + client.open(f"{BRIDGE}Solve", ref) + client.data(with_prefix(frontend))
 
 
 def test_a_build_with_anothers_session_gets_none_of_its_files(lab: Lab) -> None:
