@@ -173,7 +173,7 @@ class TarScan:
             raise Denied("context", "The context has a link that leads nowhere.")
         if kind == _HARD_LINK:
             # Where a symlink leads is read in the build; a hard link is made by the engine as it unpacks.
-            _path(link)
+            self._check_parents(_path(link))
         path = _path(name)
         self._check_place(path, kind)
         is_dockerfile = path in self._wanted
@@ -224,9 +224,12 @@ class TarScan:
             size = int(pax["size"])
         return self._gnu.get(_LONG_NAME, name), self._gnu.get(_LONG_LINK, link), size
 
-    def _check_place(self, path: Path, kind: bytes) -> None:
+    def _check_parents(self, path: Path) -> None:
         if any(path[:depth] in self._links for depth in range(1, len(path))):
-            raise Denied("context", "The context has an entry below a link.")
+            raise Denied("context", "The context has an entry below a link, or a hard link to one.")
+
+    def _check_place(self, path: Path, kind: bytes) -> None:
+        self._check_parents(path)
         if not path and kind != _DIRECTORY:
             raise Denied("context", "The context has something else in the place of its own directory.")
         for wanted in self._wanted:

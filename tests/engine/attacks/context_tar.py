@@ -159,6 +159,14 @@ FORMS = [
         rule="context",
         works=Refuses("500", "a link's source is below the context"),
     ),
+    of(
+        "a hard link through a link to the host",
+        (D, _HIDDEN),
+        ("out", "", tarfile.SYMTYPE, "/etc"),
+        ("x", "", tarfile.LNKTYPE, "out/passwd"),
+        rule="context",
+        works=Refuses("no such file or directory", "the engine unpacks where the context is all that there is"),
+    ),
     of("an old kind of file", (D, _HIDDEN), ("x", "x", tarfile.AREGTYPE), rule="context"),
     of(
         "a kind that is not known",
