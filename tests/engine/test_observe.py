@@ -121,6 +121,20 @@ def test_what_was_not_used_gets_older_and_a_container_by_name_or_short_id_is_a_u
     assert images[unused].last_used == first
 
 
+def test_a_deployment_between_two_looks_is_known_by_its_containers_events(host: Host) -> None:
+    labels = {"com.docker.compose.project": host.name, "com.docker.compose.service": "web"}
+    first, second, third = (host.make(tag, base="debian:trixie-slim") for tag in ("1", "2", "3"))
+    host.look()
+    for tag in ("1", "2", "3"):
+        made = host.api.create_container(f"{host.name}:{tag}", command=["true"], labels=labels)["Id"]
+        host.containers.append(made)
+        host.api.start(made)
+        host.api.wait(made)
+        host.api.remove_container(host.containers.pop())
+    images = host.look()
+    assert [images[image].deployed for image in (third, second, first)] == [0, 1, 2]
+
+
 def test_a_tag_and_a_save_are_uses_and_untagging_is_none(host: Host) -> None:
     tagged, saved, untagged = host.make("tagged"), host.make("saved"), host.make("untagged")
     host.api.tag(untagged, f"{host.name}", "second")

@@ -12,8 +12,7 @@ from tests.image_archive import ArchiveImage, Layer
 
 def test_hundreds_of_images_free_what_the_plan_says(disk: Disk) -> None:
     # What an engine keeps beside a layer, some 80 KB, is in no image's size: with smaller layers it would be seen.
-    # There a removal takes some 100 ms.
-    count = 120 if disk.engine.containerd_store else 200
+    count = 200
     disk.load(*family(count, size=2 * MIB))
     before = disk.usage
     report = disk.prune(HOST_WIDE)

@@ -280,6 +280,18 @@ def test_the_schedule_prunes_what_has_expired_and_keeps_what_is_protected(
     wait_for("the event", lambda: pruned.events("caisson.prune.finished"))
 
 
+def test_a_prune_of_the_command_line_is_told_to_prefect_too(pruned: Pruned, tmp_path: Path) -> None:
+    (policy := tmp_path / "policy.toml").write_text('keep = ["**"]\n')
+    pruned.caisson.cli("prune", "--apply", "--yes", "--policy", str(policy))
+    prune = pruned.prunes()[0]
+    assert prune.trigger == "the command line"
+    told = wait_for(
+        "the event",
+        lambda: [e for e in pruned.events("caisson.prune.finished") if e["payload"]["prune"] == prune.id],
+    )
+    assert told[0]["resource"]["prefect.resource.id"] == f"caisson.host.{pruned.caisson.name}"
+
+
 def test_a_prune_while_a_build_runs_does_not_break_it(pruned: Pruned, images: tuple[str, str, str]) -> None:
     build = pruned.build("echo it-goes-on && sleep 25")
     log = pruned.caisson.state_dir / "builds" / f"{build}.log"
