@@ -34,26 +34,39 @@ class Offers:
     read at once, the others come in turn, from one time to the next.
     """
 
-    def __init__(self, queues: Sequence[str], *, most: int = MOST) -> None:
-        self._queues, self._most = queues, most
+    def __init__(self, builds: Sequence[str], care: str, *, most: int = MOST) -> None:
+        """``builds`` are the queues of builds, ``care`` that of what looks after the host."""
+        self._builds, self._care, self._most = builds, care, most
         self._resume: dict[str, datetime] = {}
 
     async def runs(self, client: PrefectClient) -> list[WorkerFlowRunResponse]:
         """Runs that are due, of every queue that has some; raises ``httpx.HTTPError``."""
         now = datetime.now(UTC)
-        found = await _page(client, self._queues, now, None)
+        queues = (*self._builds, self._care)
+        found = await _page(client, queues, now, None)
         if len(found) < PAGE:
             self._resume.clear()
             return found
         # A page is cut off somewhere: from here on each queue by itself, in the order of time, a page of each in turn.
         offers: dict[UUID, WorkerFlowRunResponse] = {}
-        lines = [_Line(queue) for queue in self._queues]
+        lines = [_Line(queue) for queue in queues]
         while lines and (len(offers) < self._most or lines[0].position is None):
             line = lines.pop(0)
             if await self._read_on(client, line, now, offers):
                 lines.append(line)
         self._resume.update({line.queue: line.position for line in lines if line.position is not None})
         return list(offers.values())
+
+    async def care(self, client: PrefectClient) -> list[WorkerFlowRunResponse]:
+        """What is due of the host's care alone, for when there is no room for builds; raises ``httpx.HTTPError``.
+
+        To read a thousand builds in vain, over and over, would keep the server from taking more in.
+        """
+        return await _page(client, [self._care], datetime.now(UTC), None)
+
+    async def first_build(self, client: PrefectClient) -> list[WorkerFlowRunResponse]:
+        """One build that is due, if there is one; raises ``httpx.HTTPError``."""
+        return await _page(client, self._builds, datetime.now(UTC), None, limit=1)
 
     async def _read_on(
         self, client: PrefectClient, line: _Line, now: datetime, offers: dict[UUID, WorkerFlowRunResponse]
@@ -72,9 +85,9 @@ class Offers:
 
 
 async def _page(
-    client: PrefectClient, queues: Sequence[str], now: datetime, after: datetime | None
+    client: PrefectClient, queues: Sequence[str], now: datetime, after: datetime | None, *, limit: int = PAGE
 ) -> list[WorkerFlowRunResponse]:
-    body = {"work_queue_names": list(queues), "scheduled_before": now.isoformat(), "limit": PAGE}
+    body = {"work_queue_names": list(queues), "scheduled_before": now.isoformat(), "limit": limit}
     if after is not None:
         body["scheduled_after"] = after.isoformat()
     answer = await client.request(

@@ -89,7 +89,13 @@ class Placement:
         self._told: HostRecord | None = None
         self._told_at = float("-inf")
         self._seen: dict[UUID, float] = {}
+        self._own: _Own | None = None
         self._reason = ""
+
+    async def look(self) -> str:
+        """Look at this host for the offers that come next; why it takes no build now, whatever is offered, if so."""
+        self._own = await anyio.to_thread.run_sync(_look, self._settings)
+        return hold_reason(self._me(self._own, free_slots=1, drains=False))
 
     async def fitting(
         self, client: PrefectClient, offered: Sequence[Offer], *, free_slots: int
@@ -99,17 +105,12 @@ class Placement:
         care = care_queue(self._host)
         if free_slots < 1 or all(offer.flow_run.work_queue_name == care for offer in offered):
             return [offer for offer in offered if offer.flow_run.work_queue_name == care], 0
-        own = await anyio.to_thread.run_sync(_look, self._settings)
+        own, self._own = self._own, None
+        if own is None:
+            own = await anyio.to_thread.run_sync(_look, self._settings)
         if any(offer.flow_run.work_queue_name == SHARED_QUEUE for offer in offered):
             await self.refresh(client)
-        me = Candidate(
-            self._host,
-            drains=self._drains,
-            is_critical=own.is_critical,
-            engine_answers=own.engine_answers,
-            free_slots=free_slots,
-            repositories=self._repositories,
-        )
+        me = self._me(own, free_slots=free_slots, drains=self._drains)
         # A paused queue's runs are not offered at all, so that a drain holds builds asked of this host without us.
         held = hold_reason(replace(me, drains=False))
         # Nothing tells of an engine that is back.
@@ -140,6 +141,16 @@ class Placement:
                     again = min(again or placing.again_seconds, placing.again_seconds)
         self._say(reasons[0] if reasons else "")
         return taken, again
+
+    def _me(self, own: _Own, *, free_slots: int, drains: bool) -> Candidate:
+        return Candidate(
+            self._host,
+            drains=drains,
+            is_critical=own.is_critical,
+            engine_answers=own.engine_answers,
+            free_slots=free_slots,
+            repositories=self._repositories,
+        )
 
     async def tell(self, client: PrefectClient, *, running: int, stopped: bool = False) -> None:
         """Tell the others of this host, if there is news; for another's sake alone, so that failure is only logged."""

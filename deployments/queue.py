@@ -13,7 +13,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,13 +60,16 @@ class Enqueued:
     joined: bool = False
     superseded: tuple[FlowRunId, ...] = ()
     asker: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What Prefect tells of a run that is new; empty for others."""
 
 
 def enqueue(
     api: PrefectApi,
     request: dict[str, Any],
     *,
-    deployment: str,
+    deployment: str = "",
+    deployment_id: str = "",
     idempotency_key: str = "",
     priority: Priority = Priority.NORMAL,
     supersede: bool = False,
@@ -75,7 +78,7 @@ def enqueue(
     asked: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> Enqueued:
-    """Ask for a build by a deployment (``build-image/<host>``).
+    """Ask for a build by a deployment (``build-image/<host>``), or by its ID where that is known.
 
     The same ``idempotency_key`` gives the same run again. ``supersede`` says that the build is of a push, which makes
     older ones of its repository, ref and image needless; ``superseding`` which of them: see ``CAISSON_SUPERSEDE``.
@@ -84,7 +87,7 @@ def enqueue(
     Raises ``ServiceUnreachable`` when the deployment is not there, ``RequestInvalid`` when the request is not one.
     """
     wanted = parse_request(request)
-    target = deployment_id_of(api, deployment)
+    target = deployment_id or deployment_id_of(api, deployment)
     if idempotency_key and (earlier := _by_key(api, idempotency_key)):
         return Enqueued(FlowRunId(earlier["id"]), created=False)
     parameters = {"request": wanted.model_dump(mode="json")}
@@ -113,7 +116,11 @@ def enqueue(
     for other in needless:
         _cancel(api, other, f"A newer push to this branch is built instead, by run {run['id']}.")
     return Enqueued(
-        FlowRunId(run["id"]), created, joined=not created, superseded=tuple(FlowRunId(other) for other in needless)
+        FlowRunId(run["id"]),
+        created,
+        joined=not created,
+        superseded=tuple(FlowRunId(other) for other in needless),
+        run=run if created else {},
     )
 
 
@@ -155,7 +162,8 @@ def _find(
 
 
 def _by_key(api: PrefectApi, key: str) -> dict[str, Any] | None:
-    found = _find(api, limit=1, idempotency_key={"any_": [key]}) or _find(api, limit=1, tags=[_tag(KEY_TAG, key)])
+    # The run that it made, or else the one that it joined.
+    found = _find(api, limit=1, tags=[_tag(KEY_TAG, key)], idempotency_key={"any_": [key]}, operator="or_")
     return found[0] if found else None
 
 
@@ -206,6 +214,8 @@ def _create(
         tags=list(tags),
         labels={ASKED_LABEL: mine, ASKED_AT_LABEL: asked.isoformat()},
         name=parameters["request"]["image"],
+        # By the same model, it was judged already; that check takes as long as all else, and nobody writes meanwhile.
+        enforce_parameter_schema=False,
     )
     return run, (run.get("labels") or {}).get(ASKED_LABEL) == mine
 

@@ -25,6 +25,7 @@ from deployments.state import StateDir
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE", "PREFECT_HOME")
 # Only the server enters the database, and only runs have a use for the builds' secrets.
 DATABASE = ("CAISSON_DATABASE_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_PASSWORD")
+_LATE_AFTER, _LATE_SECONDS = "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS", "3600"
 _EVENTS_OF_EACH_RUN = tuple(f"prefect.flow-run.{state}" for state in ("Submitting", "Pending", "Running", "Completed"))
 _DAY_SECONDS = 86_400
 _BUILD_SECRETS = ("CAISSON_SECRET_", "CAISSON_REGISTRY_PASSWORD")
@@ -81,6 +82,9 @@ def server_environment(settings: Settings, state: StateDir, inherited: Mapping[s
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(state.prefect_home / "ui"),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": server_url(settings),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # To wait is normal in a queue. Prefect marks each run that waits as late, by a state and an event of its own:
+        # after its usual 15 s that keeps a server busy which is asked for many builds at once.
+        _LATE_AFTER: inherited.get(_LATE_AFTER, _LATE_SECONDS),
         # Kept in memory, the lease of a dead holder would never come back after a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",

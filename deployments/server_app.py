@@ -6,11 +6,16 @@ SQLAlchemy 2.0 leaves a cursor of aiosqlite open when its statement fails, which
 the connection's mutex: when that connection then waits for the write lock, whose holder is a coroutine of the same
 loop, nobody goes on before SQLite's time-out, a minute later. A cursor that closes itself in its own thread as its
 statement fails leaves nothing to collect.
+
+And each run that is asked for has Prefect judge the schema of the work pool's job variables, again and again the same:
+most of what a thousand builds that are asked for at once cost it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import os
 import sqlite3
 import sys
@@ -56,11 +61,27 @@ def close_failed_cursors(engines: type[sqlalchemy.Engine] | sqlalchemy.Engine = 
     sqlalchemy.event.listen(engines, "do_connect", _with_our_connections)
 
 
+def check_schemas_once(validator: Any) -> None:
+    """Let a class of jsonschema's validators remember which schemas it found valid; a wrong one is told each time."""
+    check = validator.check_schema
+
+    @functools.lru_cache(maxsize=256)
+    def check_text(text: str, arguments: tuple[tuple[str, Any], ...]) -> None:
+        check(json.loads(text), **dict(arguments))
+
+    def check_once(schema: Any, **arguments: Any) -> None:
+        check_text(json.dumps(schema), tuple(arguments.items()))
+
+    validator.check_schema = staticmethod(check_once)
+
+
 def create_app() -> SameOrigin:
     """The app that uvicorn serves: Prefect's own, behind the check of where a request comes from."""
     from prefect.server.api.server import create_app as prefects
+    from prefect.utilities.schema_tools import validation
 
     close_failed_cursors()
+    check_schemas_once(validation._VALIDATOR)
     settings = load_settings()
     if settings.database_url:
         _use_key_file(settings)

@@ -113,7 +113,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
             limit=self._slots.most,
             heartbeat_interval_seconds=settings.heartbeat_seconds,
         )
-        self._offers = Offers((host_queue(settings.host_name), self._care_queue, SHARED_QUEUE))
+        self._offers = Offers((host_queue(settings.host_name), SHARED_QUEUE), self._care_queue)
         self._placement = Placement(settings)
         self._fellows = Fellows(
             settings.host_name, heartbeat_seconds=settings.heartbeat_seconds, poll_seconds=settings.poll_seconds
@@ -276,7 +276,13 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         return state.is_pending()
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        return await self._offers.runs(self.client)
+        has_room = self._free_slots > 0
+        held = await self._placement.look() if has_room else ""
+        if has_room and not held:
+            return await self._offers.runs(self.client)
+        # One build says why they wait. And Prefect takes a queue that nobody reads for one that nobody serves.
+        build = await self._offers.first_build(self.client)
+        return [*await self._offers.care(self.client), *(build if held else [])]
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         here, again = await self._placement.fitting(self.client, flow_run_response, free_slots=self._free_slots)

@@ -74,6 +74,10 @@ class BuildReader:
             return None
         return build
 
+    def new(self, run: Mapping[str, Any]) -> BuildDetail:
+        """A build whose run Prefect has just made, and told of in its answer."""
+        return detail_of(run, step="", report=None, place=self._all_places().get(str(run["id"])))
+
     def forget(self, build_id: str) -> None:
         """What is known of a build is old: it was changed just now."""
         self._details.drop(build_id)

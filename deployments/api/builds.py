@@ -123,10 +123,10 @@ def router(context: ApiContext) -> APIRouter:
         if not host or host == settings.host_name:
             # Other hosts have settings of their own, and judge it when they begin.
             make_spec(wanted, settings)
+        target = context.deployments.id_of(host or settings.host_name)
         with context.prefect.api() as api:
-            where = host or settings.host_name
-            made = ask_for(api, wanted, host=where, token=caller, key=idempotency_key, priority=priority)
-        build = found(UUID(made.flow_run_id), caller)
+            made = ask_for(api, wanted, deployment_id=target, token=caller, key=idempotency_key, priority=priority)
+        build = reader.new(made.run) if made.run else found(UUID(made.flow_run_id), caller)
         response.headers["Location"] = f"/api/builds/{build.id}"
         return BuildAccepted.model_validate({**build.model_dump(), "joined": made.joined})
 

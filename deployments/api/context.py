@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caisson.settings import Settings
+from deployments.api.build_queue import BuildDeployments
 from deployments.api.build_reader import BuildReader
 from deployments.prefect_api import PrefectApi
 from deployments.prefect_pool import PrefectPool
@@ -22,6 +23,7 @@ class ApiContext:
     store: ServiceStore
     tokens: TokenStore
     builds: BuildReader
+    deployments: BuildDeployments
 
     @classmethod
     def of(cls, settings: Settings) -> ApiContext:
@@ -35,8 +37,10 @@ class ApiContext:
             store=store,
             tokens=TokenStore(store),
             builds=BuildReader(settings, prefect),
+            deployments=BuildDeployments(prefect),
         )
 
     def close(self) -> None:
         self.builds.close()
+        self.deployments.close()
         self.prefect.close()

@@ -127,3 +127,10 @@ def test_the_settings_that_two_minutes_stand_on(tmp_path: Path) -> None:
 def test_the_pages_are_where_the_server_may_write(tmp_path: Path) -> None:
     env = server_environment(Settings(_env_file=None, state_dir=tmp_path), StateDir(tmp_path).create(), {})
     assert Path(env["PREFECT_SERVER_UI_STATIC_DIRECTORY"]).is_relative_to(tmp_path)
+
+
+def test_a_build_that_waits_is_late_after_an_hour_or_when_the_user_says(tmp_path: Path) -> None:
+    settings, state = Settings(_env_file=None, state_dir=tmp_path), StateDir(tmp_path).create()
+    name = "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS"
+    assert server_environment(settings, state, {})[name] == "3600"
+    assert server_environment(settings, state, {name: "600"})[name] == "600"

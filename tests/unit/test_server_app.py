@@ -7,12 +7,14 @@ import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from deployments.server_app import close_failed_cursors
+from deployments.server_app import check_schemas_once, close_failed_cursors
 
 BUSY_SECONDS = 3.0
 
@@ -70,3 +72,23 @@ async def _failure(connection: AsyncConnection, statement: str) -> Exception | N
 
 def _no_begin_of_its_own(connection: sqlalchemy.engine.interfaces.DBAPIConnection, _record: object) -> None:
     connection.isolation_level = None
+
+
+def test_a_schema_is_judged_once_and_a_wrong_one_each_time() -> None:
+    judged: list[Any] = []
+
+    def check(schema: Any, **arguments: Any) -> None:
+        judged.append(schema)
+        jsonschema.Draft202012Validator.check_schema(schema, **arguments)
+
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator)
+    validator.check_schema = staticmethod(check)
+    check_schemas_once(validator)
+    number, text, wrong = {"type": "integer"}, {"type": "string"}, {"type": "numb"}
+    for _ in range(3):
+        jsonschema.validate(1, number, validator)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(1, text, validator)
+        with pytest.raises(jsonschema.SchemaError):
+            jsonschema.validate(1, wrong, validator)
+    assert judged == [number, text, wrong, wrong, wrong]
