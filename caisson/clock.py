@@ -15,23 +15,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from typing import NamedTuple
 
 from pydantic import AwareDatetime
 
+from caisson.boot import Boot
 from caisson.durations import format_age
 
 MARGIN = timedelta(hours=1)
 SETTLED = timedelta(hours=1)
 _BACK = timedelta(minutes=1)
 """What a look may be before the last one: several processes look, and a clock is set by seconds."""
-
-
-class Boot(NamedTuple):
-    """Which boot of the host this is (``/proc/sys/kernel/random/boot_id``), and its seconds so far."""
-
-    id: str
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class DockerEngine:
         with self._errors():
             # The stubs of the client leave half of its methods untyped.
             self._api: Any = APIClient(base_url=docker_host, version="auto", timeout=int(timeout))
-        # No proxy leads to a socket, and looking for one in the environment takes a third of a removal's own time.
+        # No proxy leads to a socket, and looking for one in the environment takes as long as a short answer.
         self._api.trust_env = not docker_host.startswith("unix:")
 
     def __enter__(self) -> DockerEngine:
@@ -396,16 +396,8 @@ class DockerEngine:
         parsed = parse_reference(reference)
         digest = ""
         try:
-            # The client's own ``push`` has no time-out of its own.
-            answer = self._api._post(
-                self._api._url("/images/{0}/push", str(parsed.repository)),
-                params={"tag": str(parsed.tag)},
-                headers={"X-Registry-Auth": encode_header(_auth_config(auth))},
-                stream=True,
-                timeout=silence,
-            )
-            self._api._raise_for_status(answer)
-            for line in self._api._stream_helper(answer, decode=True):
+            url = self._api._url("/images/{0}/push", str(parsed.repository))
+            for line in self._transfer(url, {"tag": str(parsed.tag)}, auth, silence):
                 event = parse_push_line(line)
                 if isinstance(event, PushProgress):
                     yield event
@@ -429,15 +421,8 @@ class DockerEngine:
     def pull_image(self, reference: str, *, silence: float = PULL_SILENCE_SECONDS) -> Generator[str, None, None]:
         parsed = parse_reference(reference).or_latest()
         try:
-            answer = self._api._post(
-                self._api._url("/images/create"),
-                params={"fromImage": str(parsed.repository), "tag": str(parsed.digest or parsed.tag)},
-                headers={"X-Registry-Auth": encode_header(_auth_config(None))},
-                stream=True,
-                timeout=silence,
-            )
-            self._api._raise_for_status(answer)
-            for line in self._api._stream_helper(answer, decode=True):
+            params = {"fromImage": str(parsed.repository), "tag": str(parsed.digest or parsed.tag)}
+            for line in self._transfer(self._api._url("/images/create"), params, None, silence):
                 if "error" in line:
                     raise base_image_failure(str(line["error"]), clean(str(line["error"])).rstrip("."))
                 yield "" if line.get("id") else clean(str(line.get("status", "")))
@@ -450,6 +435,16 @@ class DockerEngine:
             ) from None
         except _BROKEN:
             raise EngineLost("The Docker engine went away during a pull.", hint="Start the build again.") from None
+
+    def _transfer(
+        self, url: str, params: Mapping[str, str], auth: RegistryAuth | None, silence: float
+    ) -> Iterator[dict[str, Any]]:
+        """What the engine tells of a transfer with a registry, as it tells it."""
+        # The client's own ``push`` and ``pull`` have no time-out of their own.
+        headers = {"X-Registry-Auth": encode_header(_auth_config(auth))}
+        answer = self._api._post(url, params=params, headers=headers, stream=True, timeout=silence)
+        self._api._raise_for_status(answer)
+        yield from self._api._stream_helper(answer, decode=True)
 
 
 def _auth_config(auth: RegistryAuth | None) -> dict[str, str]:

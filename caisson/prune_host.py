@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from caisson.clock import Boot
+from caisson.boot import read_boot
 from caisson.disk import read_file_system
 from caisson.disk_places import docker_places, find_images
 from caisson.disk_reserve import DiskReserve
@@ -21,7 +20,6 @@ from caisson.settings import Settings
 
 _SIDE_BY_SIDE = 4
 """Removals at once on the containerd store, where that is four times as fast; on overlay2 it gains next to nothing."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
@@ -50,8 +48,3 @@ def open_prune_host(settings: Settings) -> Iterator[PruneHost]:
 def images_root(info: EngineInfo, settings: Settings) -> Path:
     """A directory on the file system that images fill; raises ``SettingsInvalid`` when it is not to be seen."""
     return Path(find_images(docker_places(info, settings)).path)
-
-
-def read_boot() -> Boot:
-    """Which boot of this host it is, and its seconds so far; raises ``OSError``."""
-    return Boot(_BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from caisson.clock import Boot, Reading, judge_clock
+from caisson.boot import Boot
+from caisson.clock import Reading, judge_clock
 from caisson.disk import DiskUsage
 from caisson.disk_reserve import DiskReserve
 from caisson.engine import Engine, EngineEvent, ImageID

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from caisson.boot import read_boot_id
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ProcessIdentity:
         fields = stat[stat.rindex(")") + 2 :].split()
         if fields[0] in "ZX":
             return None
-        return cls(pid=pid, started=int(fields[19]), boot=_BOOT_ID.read_text().strip())
+        return cls(pid=pid, started=int(fields[19]), boot=read_boot_id())
 
     @classmethod
     def parse(cls, text: str) -> ProcessIdentity | None:

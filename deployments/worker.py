@@ -115,9 +115,6 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         )
         self._offers = Offers((host_queue(settings.host_name), SHARED_QUEUE), self._care_queue)
         self._placement = Placement(settings)
-        self._fellows = Fellows(
-            settings.host_name, heartbeat_seconds=settings.heartbeat_seconds, poll_seconds=settings.poll_seconds
-        )
         self._settings = settings
         self._state = StateDir(settings.state_dir).create()
         self._reaper = reaper
@@ -150,7 +147,11 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
                 self.name,
                 state=self._state,
                 reaper=self._reaper,
-                fellows=self._fellows,
+                fellows=Fellows(
+                    self.name,
+                    heartbeat_seconds=self._settings.heartbeat_seconds,
+                    poll_seconds=self._settings.poll_seconds,
+                ),
                 supervised=self._supervised_now,
                 executed=lambda: list(self._processes),
                 end=self._end_soon,

@@ -208,15 +208,17 @@ class CaissonHost:
 
     def history(self, flow_run_id: FlowRunId) -> list[str]:
         """Names of the run's states, in order."""
-        with self.api as api:
-            states = api.get(f"/flow_run_states/?flow_run_id={flow_run_id}")
-        return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+        return [state["name"] for state in self._states(flow_run_id)]
 
     def when(self, flow_run_id: FlowRunId, name: str) -> datetime:
         """When the run first got a state of that name."""
+        times = [state["timestamp"] for state in self._states(flow_run_id) if state["name"] == name]
+        return datetime.fromisoformat(times[0])
+
+    def _states(self, flow_run_id: FlowRunId) -> list[dict[str, Any]]:
         with self.api as api:
             states = api.get(f"/flow_run_states/?flow_run_id={flow_run_id}")
-        return min(datetime.fromisoformat(state["timestamp"]) for state in states if state["name"] == name)
+        return sorted(states, key=lambda state: str(state["timestamp"]))
 
     def state_on_disk(self, flow_run_id: FlowRunId) -> tuple[str, str]:
         """Type and name of the run's state, from the database of a Caisson that has stopped."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from caisson.clock import Boot, KnownClock, Reading, judge_clock
+from caisson.boot import Boot, read_boot
+from caisson.clock import KnownClock, Reading, judge_clock
 from caisson.disk_limits import parse_limits
 from caisson.ledger import Ledger
 from caisson.prune import apply_plan, make_plan
-from caisson.prune_host import read_boot
 from caisson.prune_view import HostView
 from tests.unit.test_prune_beside_others import NOW, POLICY, World
 
