@@ -1,5 +1,5 @@
-"""Prefect's app, closed to pages of other sites, with its key in a file, and on SQLite without the freeze of a failed
-statement.
+"""Prefect's app, closed to pages of other sites, with its key in a file, and on SQLite with writers that take turns and
+without the freeze of a failed statement.
 
 SQLAlchemy 2.0 leaves a cursor of aiosqlite open when its statement fails, which SQLite does to writers that meet
 ("database is locked"). The garbage collector closes it later, in the thread of the event loop, and waits there for
@@ -28,6 +28,7 @@ from caisson.errors import CaissonError
 from caisson.settings import Settings, load_settings
 from deployments.encryption_key import keep_key
 from deployments.same_origin import Origins, SameOrigin
+from deployments.sqlite_turns import take_turns
 from deployments.state import StateDir
 
 KEY = "PREFECT_SERVER_ENCRYPTION_KEY"
@@ -78,9 +79,11 @@ def check_schemas_once(validator: Any) -> None:
 def create_app() -> SameOrigin:
     """The app that uvicorn serves: Prefect's own, behind the check of where a request comes from."""
     from prefect.server.api.server import create_app as prefects
+    from prefect.server.database.configurations import AioSqliteConfiguration
     from prefect.utilities.schema_tools import validation
 
     close_failed_cursors()
+    take_turns(AioSqliteConfiguration)
     check_schemas_once(validation._VALIDATOR)
     settings = load_settings()
     if settings.database_url:

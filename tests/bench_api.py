@@ -198,13 +198,17 @@ class Bench:
 
     def queue(self, client: httpx.Client, ours: dict[str, Any], builds: int) -> list[str]:
         local = threading.local()
+        refused: list[str] = []
 
         def ask(number: int) -> str:
             if not hasattr(local, "client"):
                 local.client = httpx.Client(timeout=120, **ours)
             body = {"repository_url": f"https://example.com/team/app-{number}.git", "image": IMAGE}
             answer = local.client.post("/api/builds", json=body, headers={"Idempotency-Key": f"bench-{number}"})
-            return str(answer.json()["id"]) if answer.status_code == 202 else ""
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+            refused.append(f"{answer.status_code}: {answer.text}")
+            return ""
 
         began = time.monotonic()
         with ThreadPoolExecutor(8) as pool:
@@ -217,6 +221,8 @@ class Bench:
         print(
             f"  {builds} builds asked for by 8 callers: {len(accepted)} accepted in {seconds:.1f} s, "
             f"{len(accepted) / seconds:.0f} a second   {verdict}",
+            *(f"    refused with {answer}" for answer in refused[:5]),
+            sep="\n",
             flush=True,
         )
         return accepted

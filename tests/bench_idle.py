@@ -10,7 +10,7 @@ import time
 import psutil
 
 from tests.figures import Figures
-from tests.flows.caisson_host import CaissonHost
+from tests.flows.caisson_host import CaissonHost, wait_for
 
 MOST_IDLE = 0.005
 LOOKS = 3
@@ -26,6 +26,8 @@ def measure_idle(figures: Figures, host: CaissonHost, seconds: float) -> None:
     assert host.process is not None
     client = {"launcher": psutil.Process(host.process.pid)}
     client |= {name: psutil.Process(host.pid_of(command)) for name, command in _CLIENT.items()}
+    # A run's process is counted as it ends, after all that the run has told of itself.
+    wait_for("no run's process is left", lambda: not client["fork server"].children())
     servers = {name: psutil.Process(host.pid_of(command)) for name, command in _SERVERS.items()}
     shares = _shares({**client, **servers}, seconds)
     for name, process in {**client, **servers}.items():
@@ -66,8 +68,7 @@ def _looks(host: CaissonHost, client: dict[str, psutil.Process]) -> float:
     for look in range(LOOKS + 1):
         run = host.trigger("monitor-disk")
         host.wait_for_state(run, "Completed")
-        # Its process is gone, and counted, a moment later.
-        time.sleep(1)
+        wait_for("it is gone, and counted", lambda: not client["fork server"].children())
         if look == 0:
             used = sum(map(cpu_seconds, client.values()))
     return (sum(map(cpu_seconds, client.values())) - used) / LOOKS

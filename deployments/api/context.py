@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from caisson.settings import Settings
 from deployments.api.build_queue import BuildDeployments
 from deployments.api.build_reader import BuildReader
+from deployments.api.host_images import HostImages
 from deployments.prefect_api import PrefectApi
 from deployments.prefect_pool import PrefectPool
 from deployments.server import server_url
@@ -24,6 +25,7 @@ class ApiContext:
     tokens: TokenStore
     builds: BuildReader
     deployments: BuildDeployments
+    images: HostImages
 
     @classmethod
     def of(cls, settings: Settings) -> ApiContext:
@@ -38,9 +40,11 @@ class ApiContext:
             tokens=TokenStore(store),
             builds=BuildReader(settings, prefect),
             deployments=BuildDeployments(prefect),
+            images=HostImages(settings),
         )
 
     def close(self) -> None:
         self.builds.close()
         self.deployments.close()
+        self.images.close()
         self.prefect.close()

@@ -19,7 +19,6 @@ from deployments.api.paging import page_after
 from deployments.api.problems import Problem
 from deployments.api.read_cache import ReadCache
 
-_IMAGES_SECONDS = 10.0
 _DISK_SECONDS = 5.0
 
 
@@ -34,7 +33,6 @@ def router(context: ApiContext) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["host"], dependencies=[with_token])
     settings = context.settings
     may_read = Depends(allowed(Scope.READ, whole_host=True))
-    rows: ReadCache[list[ImageRow]] = ReadCache(lambda _: _IMAGES_SECONDS, most=1)
     reports: ReadCache[DiskReport] = ReadCache(lambda _: _DISK_SECONDS, most=1)
 
     @routes.get("/images", summary="The images of the host, and whether they stay", responses=problems())
@@ -54,7 +52,7 @@ def router(context: ApiContext) -> APIRouter:
                 raise Problem(
                     422, f"repository: {error}.", kind="request-invalid", errors=[("repository", str(error))]
                 ) from None
-        found = rows.get("all", lambda: _look(context))
+        found = context.images.rows()
         if repository:
             found = list(of_repositories(found, repository))
         try:
@@ -71,10 +69,3 @@ def router(context: ApiContext) -> APIRouter:
         return reports.get("all", lambda: read_disk(settings))
 
     return routes
-
-
-def _look(context: ApiContext) -> list[ImageRow]:
-    # Only with the first who asks: it brings the engine's client with it.
-    from deployments.cli_images import look
-
-    return look(context.settings, context.settings.retention).rows
