@@ -143,8 +143,12 @@ def _notes(rules: Rules, settings: Settings) -> list[str]:
     from caisson.bindings import secret_variable
     from deployments.webhook_rules import secret_names
 
-    variables = dict.fromkeys(map(secret_variable, secret_names(rules)))
-    notes = [f"{name} is not set in this environment." for name in variables if not os.environ.get(name)]
+    notes = [
+        f"{secret_variable(name)} is not set in this environment: "
+        f"the secret {name!r} has to be a Secret block in Prefect."
+        for name in dict.fromkeys(secret_names(rules))
+        if not os.environ.get(secret_variable(name))
+    ]
     if rules.link is None and any(hook.status for hook in rules.hook):
         notes.append(
             "link is not set, so statuses lead to "

@@ -1,14 +1,13 @@
-"""The file of webhooks as it is now, and the secrets that it names; the values are this process's environment's."""
+"""The file of webhooks as it is now, and the secrets that it names."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from caisson.bindings import secret_variable
-from caisson.errors import SecretMissing, SettingsInvalid
+from caisson.errors import SettingsInvalid
 from caisson.settings import Settings
 from caisson.webhooks.rules import Rules, read_rules
 
@@ -53,15 +52,6 @@ def read_rules_file(path: Path) -> Rules:
         return read_rules(content.decode(), str(path))
     except UnicodeDecodeError:
         raise SettingsInvalid(f"{path}: it is not UTF-8, as TOML is.") from None
-
-
-def webhook_secret(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The value of a secret; raises ``SecretMissing`` that names the variable."""
-    variable = secret_variable(name)
-    value = environment.get(variable, "")
-    if not value:
-        raise SecretMissing(f"The secret {name!r} is not known.", hint=f"Set {variable} where Caisson is started.")
-    return value
 
 
 def secret_names(rules: Rules) -> Iterator[str]:

@@ -10,13 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+SECRET_BLOCKS = "/block_types/slug/secret/block_documents/name/"
+
 
 @dataclass
 class Peer:
     """Both in one server, which remembers what it got.
 
     ``statuses`` are the HTTP statuses of the next answers to commit statuses, 201 after them; ``runs`` are flow runs by
-    their state's type, which tests change; ``is_up`` is about Prefect alone.
+    their state's type, which tests change; ``blocks`` are Secret blocks; ``is_up`` is about Prefect alone.
     """
 
     port: int = 0
@@ -24,6 +26,7 @@ class Peer:
     statuses: list[int] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
     is_up: bool = True
 
     @property
@@ -51,6 +54,9 @@ class Peer:
                 for run, state in self.runs.items()
                 if run in wanted
             ]
+        if path.startswith(f"/api{SECRET_BLOCKS}"):
+            name = path.removeprefix(f"/api{SECRET_BLOCKS}").removesuffix("?include_secrets=true")
+            return (200, {"data": {"value": self.blocks[name]}}) if name in self.blocks else (404, {})
         return 200, {"id": "deployment"}
 
 

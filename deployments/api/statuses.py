@@ -30,12 +30,13 @@ from caisson.webhooks.status import (
     status_message,
     verdict,
 )
+from deployments.api.hook_secrets import HookSecrets
 from deployments.names import BUILD_FLOW
 from deployments.prefect_pool import PrefectPool
 from deployments.queue import enqueue
 from deployments.server import server_url
 from deployments.trigger import PAGE, DeploymentUnknown
-from deployments.webhook_rules import RulesFile, webhook_secret
+from deployments.webhook_rules import RulesFile
 from deployments.webhook_store import AskedBuild, WebhookStore
 
 ORIGIN_TAG = "caisson:origin="
@@ -62,6 +63,7 @@ class WebhookWorker:
         store: WebhookStore,
         prefect: PrefectPool,
         rules: RulesFile,
+        secrets: HookSecrets,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -69,6 +71,7 @@ class WebhookWorker:
         self._store = store
         self._prefect = prefect
         self._rules = rules
+        self._secrets = secrets
         self._clock = clock
         self._woken = threading.Event()
         self._stopping = False
@@ -257,7 +260,7 @@ class WebhookWorker:
     def _post(self, hook: Hook, message: StatusMessage) -> tuple[int, bytes]:
         """HTTP status and the beginning of the answer; 0 where there is none."""
         assert hook.status is not None
-        headers = authorization(hook.provider, webhook_secret(hook.status.token))
+        headers = authorization(hook.provider, self._secrets.value(hook.status.token))
         try:
             with self._client.stream("POST", message.url, json=message.body, headers=headers) as response:
                 answer = b""

@@ -19,9 +19,10 @@ from caisson.webhooks.providers import parse_events
 from caisson.webhooks.rules import Hook
 from caisson.webhooks.signature import Delivery, NotAuthentic, authenticate
 from deployments.api.context import ApiContext
+from deployments.api.hook_secrets import HookSecrets
 from deployments.api.problems import MEDIA_TYPE, Problem
 from deployments.api.statuses import WebhookWorker
-from deployments.webhook_rules import RulesFile, webhook_secret
+from deployments.webhook_rules import RulesFile
 from deployments.webhook_store import Acceptance, AskedBuild, WebhookStore
 
 # How long an answer waits for the runs' IDs; without them it is as true.
@@ -66,13 +67,15 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 def router(context: ApiContext) -> APIRouter:
     rules = RulesFile(context.settings)
     store = WebhookStore(context.store)
-    worker = WebhookWorker(context.settings, store, context.prefect, rules)
+    secrets = HookSecrets(context.prefect)
+    worker = WebhookWorker(context.settings, store, context.prefect, rules, secrets)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker.start()
         yield
         await to_thread.run_sync(worker.close)
+        secrets.close()
 
     routes = APIRouter(tags=["webhooks"], lifespan=lifespan)
 
@@ -84,7 +87,7 @@ def router(context: ApiContext) -> APIRouter:
     )
     async def take(name: str, request: Request, response: Response) -> Answer:
         hook = await to_thread.run_sync(_hook, rules, name)
-        secret = _secret(hook)
+        secret = await to_thread.run_sync(_secret, secrets, hook)
         body = await request.body()
         delivery = _authentic(hook, request, body, secret)
         decision = await to_thread.run_sync(_decide, hook, delivery, body)
@@ -117,9 +120,9 @@ def _hook(rules: RulesFile, name: str) -> Hook:
     return hook
 
 
-def _secret(hook: Hook) -> str:
+def _secret(secrets: HookSecrets, hook: Hook) -> str:
     try:
-        return webhook_secret(hook.secret)
+        return secrets.value(hook.secret)
     except SecretMissing:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "The webhook's secret is not set; `caisson webhooks check` names it."

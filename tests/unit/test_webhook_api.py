@@ -23,7 +23,7 @@ from deployments.api.app import create_app
 from deployments.service_store import ServiceStore, store_file
 from deployments.webhook_store import WebhookStore
 from tests.webhook_deliveries import DATA, SECRET, payload, signed_headers
-from tests.webhook_peers import Peer, peer
+from tests.webhook_peers import SECRET_BLOCKS, Peer, peer
 
 TOKEN = "st4tus-t0ken-canary"
 RULES = """
@@ -206,6 +206,22 @@ def test_problems(gateway: Gateway) -> None:
 def test_a_secret_that_is_not_set_lets_nobody_in(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAISSON_SECRET_APP_HOOK", "")
     assert "secret is not set" in problem(gateway.deliver(PUSH, secret=""), 503)
+
+
+def test_a_secret_may_be_a_block_of_prefect(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("APP_HOOK", "STATUS"):
+        monkeypatch.delenv(f"CAISSON_SECRET_{name}")
+    gateway.prefect.blocks = {"app-hook": SECRET, "status": TOKEN}
+    assert gateway.deliver(PUSH, secret="wrong").status_code == 401
+    assert gateway.deliver(PUSH).status_code == 202
+    gateway.wait_for(lambda: gateway.host.told() == ["pending"])
+    assert gateway.host.got[-1][1]["authorization"] == f"Bearer {TOKEN}"
+    # By many deliveries Prefect is asked once.
+    for number in range(5):
+        gateway.deliver(PUSH, secret="wrong", delivery=f"wrong-{number}")
+    assert [path for path, _, _ in gateway.prefect.got if "/app-hook" in path] == [
+        f"/api{SECRET_BLOCKS}app-hook?include_secrets=true"
+    ]
 
 
 def test_the_file_counts_as_it_is_now_and_one_that_is_wrong_lets_nobody_in(gateway: Gateway) -> None:

@@ -18,6 +18,7 @@ from caisson.settings import Settings
 from caisson.webhooks.decision import WantedBuild
 from caisson.webhooks.signature import Delivery
 from caisson.webhooks.status import BuildState
+from deployments.api.hook_secrets import HookSecrets
 from deployments.api.statuses import GIVE_UP_AFTER, WebhookWorker
 from deployments.prefect_api import PrefectApi
 from deployments.prefect_pool import PrefectPool
@@ -78,7 +79,7 @@ def outbox(tmp_path: Path, prefect: Peer, supersede: Supersede) -> Outbox:
     )
     store = WebhookStore(ServiceStore(tmp_path / "service.sqlite"))
     pool = PrefectPool(lambda: PrefectApi(f"{prefect.url}/api"))
-    made = Outbox(prefect, store, WebhookWorker(settings, store, pool, RulesFile(settings)))
+    made = Outbox(prefect, store, WebhookWorker(settings, store, pool, RulesFile(settings), HookSecrets(pool)))
     made.worker._clock = lambda: made.now
     made.worker._begin_at = made.worker._forget_at = made.now
     return made
