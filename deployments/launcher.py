@@ -18,12 +18,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from caisson.errors import ServiceUnreachable
 from caisson.settings import Settings
 from deployments.backoff import Backoff
 from deployments.gateway import check_gateway, gateway_command, gateway_environment, gateway_url
+from deployments.logs import open_log
 from deployments.processes import ProcessIdentity
 from deployments.server import (
     check_server,
@@ -48,7 +48,6 @@ WORKER_STOP_SECONDS = 45.0  # beyond the drain: cancelled runs get 30 s to clean
 SERVER_STOP_SECONDS = 15.0
 GATEWAY_STOP_SECONDS = 5.0
 MOST_FAILURES = 8
-LOG_BYTES = 16 << 20
 
 
 @dataclass
@@ -83,7 +82,7 @@ class Service:
 
     def start(self) -> None:
         """Start it as a child that ends with this process, in a session of its own: Ctrl-C is ours to handle."""
-        with _open_log(self.log) as log:
+        with open_log(self.log) as log:
             self.process = subprocess.Popen(
                 tethered(self.command),
                 env=dict(self.env),
@@ -322,13 +321,6 @@ def _interrupts(stop: threading.Event | None) -> Iterator[Interrupts]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    """The log of a child; the old one is put aside when it has grown large."""
-    if path.exists() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
 def _how(code: int) -> str:

@@ -11,10 +11,13 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from caisson.settings import Settings
 
+LOG_BYTES = 16 << 20
 TEXT = "%(asctime)sZ %(levelname)s %(name)s: %(message)s"
 _PREFECTS_FORMATTER = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json",
@@ -58,6 +61,13 @@ def _flow_run_id(record: logging.LogRecord) -> str:
         return str(found)
     arguments = record.args if isinstance(record.args, tuple) and record.name.startswith("caisson") else ()
     return next((str(value) for value in arguments if isinstance(value, UUID)), "")
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """A log to append to, for this user alone; the old one is put aside when it has grown large."""
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
 def configure_logging(settings: Settings) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from caisson.errors import SettingsInvalid
 from caisson.private_file import write_private
@@ -120,25 +119,6 @@ def recorded_run(state: StateDir, flow_run_id: str) -> ProcessIdentity | None:
 
 def forget_run(state: StateDir, flow_run_id: str) -> None:
     (state.runs / f"{flow_run_id}.json").unlink(missing_ok=True)
-
-
-def output_path(state: StateDir, flow_run_id: str) -> Path:
-    """Where ``open_output`` writes."""
-    return state.runs / f"{flow_run_id}.log"
-
-
-def open_output(state: StateDir, flow_run_id: str) -> IO[bytes]:
-    """The file that takes what a run's process prints: the way out for a run that dies before it can log."""
-    return os.fdopen(
-        os.open(output_path(state, flow_run_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb"
-    )
-
-
-def prune_outputs(state: StateDir, *, keep: int) -> None:
-    """Remove what runs printed, but for the newest few."""
-    outputs = sorted(state.runs.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in outputs[keep:]:
-        path.unlink(missing_ok=True)
 
 
 def _lock(descriptor: int, *, attempts: int = 5) -> bool:

@@ -52,10 +52,11 @@ from deployments.ownership import taken_message
 from deployments.placement import Placement
 from deployments.processes import ProcessIdentity
 from deployments.run_ends import Reaper, RunEnds
+from deployments.run_outputs import RunOutputs
 from deployments.server import without_build_secrets
 from deployments.settle import CANCELLED, Why
 from deployments.slots import Slots
-from deployments.state import StateDir, forget_run, open_output, output_path, record_run
+from deployments.state import StateDir, forget_run, record_run
 
 logger = logging.getLogger("caisson.worker")
 
@@ -117,6 +118,8 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         self._placement = Placement(settings)
         self._settings = settings
         self._state = StateDir(settings.state_dir).create()
+        self._outputs = RunOutputs(self._state, settings.log_format)
+        self._outputs.prune()
         self._reaper = reaper
         self._control = ControlChannel()
         self._fork_server = ForkServerClient(without_build_secrets({**os.environ, **shared_environment()}))
@@ -352,7 +355,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
         self, flow_run: FlowRun, configuration: JobConfiguration, task_status: anyio.abc.TaskStatus[int]
     ) -> tuple[int, int]:
         concluded = False
-        with open_output(self._state, str(flow_run.id)) as output:
+        with self._outputs.open(str(flow_run.id)) as output:
             process = await self._start(flow_run, configuration, output.fileno())
             self._processes[flow_run.id] = process
             try:
@@ -367,10 +370,10 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
                 process.send_signal(signal.SIGKILL)  # for the case that this task itself was cancelled
                 del self._processes[flow_run.id]
                 forget_run(self._state, str(flow_run.id))
-        printed = output_path(self._state, str(flow_run.id))
         if concluded:
-            printed.unlink(missing_ok=True)
+            self._outputs.concluded(str(flow_run.id))
         else:
+            printed = self._outputs.path(str(flow_run.id))
             logger.warning("Run %s ended with %d; what it printed is in %s", flow_run.id, exit_code, printed)
         return exit_code, process.pid
 

@@ -13,11 +13,9 @@ from caisson.settings import Settings, load_settings
 from deployments.apply import apply_deployments
 from deployments.logs import configure_logging
 from deployments.server import wait_until_healthy
-from deployments.state import StateDir, prune_outputs
 from deployments.worker import CaissonWorker, Stop
 from tasks.reap import Reaper
 
-KEEP_OUTPUTS = 20
 ABANDONED_SECONDS = 12.0
 
 
@@ -33,7 +31,6 @@ def main() -> int:
     except CaissonError as error:
         print(f"caisson: {error}", file=sys.stderr)
         return error.exit_code
-    prune_outputs(StateDir(settings.state_dir).create(), keep=KEEP_OUTPUTS)
     asyncio.run(_serve(settings, parent, ready=int(sys.argv[1]) if len(sys.argv) > 1 else None))
     return 0
 
