@@ -285,3 +285,9 @@ class ServiceUnreachable(CaissonError):
     kind = "service-unreachable"
     exit_code = 60
     retryable = True
+
+
+def all_kinds() -> tuple[str, ...]:
+    """The kind of every failure, in the order of their names."""
+    found = (value for value in globals().values() if isinstance(value, type) and issubclass(value, CaissonError))
+    return tuple(sorted(value.kind for value in found))

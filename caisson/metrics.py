@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from caisson.disk_metrics import metrics_directory
+from caisson.errors import all_kinds
 from caisson.ledger import Ledger, Prune
 from caisson.ledger.counters import Count
 from caisson.metric_counts import (
@@ -50,6 +51,9 @@ HISTOGRAMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     STEP_DURATION: ("How long the steps of builds took", ("step",)),
 }
 GAUGES: Mapping[str, str] = {PRUNE_SUCCESS: "When a prune last succeeded; absent where none has"}
+# `increase` does not see a series come into being: of one that begins with its first failure alerts would miss that.
+ALWAYS: Mapping[str, tuple[tuple[str, ...], ...]] = {FAILURES: tuple((kind,) for kind in all_kinds())}
+"""Values of labels that are told from the beginning, as 0."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,10 @@ def metric_families(counts: Iterable[Count], prunes: Sequence[Prune]) -> list[Me
     families: list[Metric] = []
     for name, (meaning, labels) in COUNTERS.items():
         counter = CounterMetricFamily(name.removesuffix("_total"), meaning, labels=labels)
-        for count in values[name]:
-            counter.add_metric([count.labels.get(label, "") for label in labels], count.value)
+        found = dict.fromkeys(ALWAYS.get(name, ()), 0.0)
+        found |= {tuple(count.labels.get(label, "") for label in labels): count.value for count in values[name]}
+        for key, value in found.items():
+            counter.add_metric(key, value)
         families.append(counter)
     for name, (meaning, labels) in HISTOGRAMS.items():
         families.append(_histogram(name, meaning, labels, values[f"{name}_bucket"], values[f"{name}_sum"]))

@@ -63,6 +63,14 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     _promtool("test", "rules", str(test))
 
 
+def test_each_alert_is_seen_to_fire_on_metrics_that_there_are() -> None:
+    cases = yaml.safe_load(RULES_TEST.read_text())["tests"]
+    checks = [check for case in cases for check in case["alert_rule_test"]]
+    assert {check["alertname"] for check in checks if check.get("exp_alerts")} == {rule["alert"] for rule in _rules()}
+    series = {row["series"].partition("{")[0] for case in cases for row in case["input_series"]}
+    assert series - KNOWN == set()
+
+
 def test_an_alert_that_is_wrong_is_found(tmp_path: Path) -> None:
     rules, test = tmp_path / "rules.yaml", tmp_path / "test.yaml"
     rules.write_text(RULES.read_text().replace('{level="high"} == 1', '{level="high"} == 2'))
