@@ -19,6 +19,7 @@ from deployments.api.build_queue import ask_for, asker_of
 from deployments.api.build_reader import BuildFilter
 from deployments.api.build_view import BuildAccepted, BuildDetail, BuildPage, BuildState
 from deployments.api.context import ApiContext
+from deployments.api.links import ASK_FOR_BUILD, CANCEL_BUILD, LIST_BUILDS, READ_BUILD, next_page, of_build
 from deployments.api.paging import BuildCursor
 from deployments.api.problems import Problem, of_validation
 from deployments.queue import withdraw
@@ -65,8 +66,9 @@ def router(context: ApiContext) -> APIRouter:
     @routes.post(
         "",
         status_code=202,
+        operation_id=ASK_FOR_BUILD,
         summary="Ask for a build",
-        responses={202: {"headers": _LOCATION}, **problems(400, 413, 415)},
+        responses={202: {"headers": _LOCATION, "links": of_build("$response.body#/id")}, **problems(400, 413, 415)},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -130,7 +132,12 @@ def router(context: ApiContext) -> APIRouter:
         response.headers["Location"] = f"/api/builds/{build.id}"
         return BuildAccepted.model_validate({**build.model_dump(), "joined": made.joined})
 
-    @routes.get("", summary="List builds, the newest first", responses=problems())
+    @routes.get(
+        "",
+        operation_id=LIST_BUILDS,
+        summary="List builds, the newest first",
+        responses={200: {"links": next_page(LIST_BUILDS) | of_build("$response.body#/builds/0/id")}, **problems()},
+    )
     def page(
         state: Annotated[
             list[BuildState] | None, Query(description="Only those; may be repeated", max_length=9)
@@ -150,11 +157,22 @@ def router(context: ApiContext) -> APIRouter:
         builds, following = reader.page(wanted, caller.grant, limit=limit, cursor=after)
         return BuildPage(builds=builds, next=following.dump() if following else "")
 
-    @routes.get("/{build_id}", summary="One build: state, step, place in the queue, report", responses=problems(404))
+    @routes.get(
+        "/{build_id}",
+        operation_id=READ_BUILD,
+        summary="One build: state, step, place in the queue, report",
+        responses={200: {"links": of_build("$response.body#/id", READ_BUILD)}, **problems(404)},
+    )
     def one(build_id: UUID, caller: TokenRecord = may_read) -> BuildDetail:
         return found(build_id, caller)
 
-    @routes.delete("/{build_id}", status_code=202, summary="Cancel a build", responses=problems(404))
+    @routes.delete(
+        "/{build_id}",
+        status_code=202,
+        operation_id=CANCEL_BUILD,
+        summary="Cancel a build",
+        responses={202: {"links": of_build("$response.body#/id", CANCEL_BUILD)}, **problems(404)},
+    )
     def cancel(
         build_id: UUID,
         everyone: Annotated[

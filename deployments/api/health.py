@@ -30,11 +30,16 @@ def router(context: ApiContext) -> APIRouter:
     routes = APIRouter(tags=["health"])
     readiness = _Readiness(context)
 
-    @routes.get("/healthz", summary="Whether the API lives")
+    @routes.get("/healthz", operation_id="read_health", summary="Whether the API lives")
     async def healthz() -> Health:
         return Health()
 
-    @routes.get("/readyz", summary="Whether builds can be asked for", responses=of_statuses(503))
+    @routes.get(
+        "/readyz",
+        operation_id="read_readiness",
+        summary="Whether builds can be asked for",
+        responses=of_statuses(503),
+    )
     async def readyz() -> Health:
         await readiness.check()
         return Health()

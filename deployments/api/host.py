@@ -15,6 +15,7 @@ from deployments.api.access import allowed
 from deployments.api.answers import problems, with_token
 from deployments.api.builds import bad_cursor
 from deployments.api.context import ApiContext
+from deployments.api.links import LIST_IMAGES, next_page
 from deployments.api.paging import page_after
 from deployments.api.problems import Problem
 from deployments.api.read_cache import ReadCache
@@ -35,7 +36,12 @@ def router(context: ApiContext) -> APIRouter:
     may_read = Depends(allowed(Scope.READ, whole_host=True))
     reports: ReadCache[DiskReport] = ReadCache(lambda _: _DISK_SECONDS, most=1)
 
-    @routes.get("/images", summary="The images of the host, and whether they stay", responses=problems())
+    @routes.get(
+        "/images",
+        operation_id=LIST_IMAGES,
+        summary="The images of the host, and whether they stay",
+        responses={200: {"links": next_page(LIST_IMAGES)}, **problems()},
+    )
     def images(
         repository: Annotated[
             str, Query(description="Only those of repositories like this, such as `team/*`", max_length=255)
@@ -61,7 +67,12 @@ def router(context: ApiContext) -> APIRouter:
             raise bad_cursor(error) from None
         return ImagePage(images=page, next=following)
 
-    @routes.get("/disk", summary="How full Docker's disks are, and until when", responses=problems())
+    @routes.get(
+        "/disk",
+        operation_id="read_disk",
+        summary="How full Docker's disks are, and until when",
+        responses=problems(),
+    )
     def disk(_: TokenRecord = may_read) -> DiskReport:
         """What holds them (`attribution`) is as the monitor last found it."""
         from deployments.cli_disk import read_disk

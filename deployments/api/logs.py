@@ -23,6 +23,7 @@ from deployments.api.answers import problems, with_token
 from deployments.api.build_view import BuildDetail
 from deployments.api.builds import no_build
 from deployments.api.context import ApiContext
+from deployments.api.links import READ_BUILD_LOG, of_build
 from deployments.api.log_source import MOST_BYTES, FileLog, PrefectLog
 from deployments.api.log_stream import END, LogStream
 from deployments.api.problems import Problem
@@ -39,6 +40,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
                 "example": "id: f:41\nevent: log\ndata: Cloning https://github.com/team/app.git\n\n",
             },
         },
+        "links": of_build("$request.path.build_id", READ_BUILD_LOG),
     },
     204: {"description": "There is nothing after `Last-Event-ID`, and never will be"},
 }
@@ -80,6 +82,7 @@ def router(context: ApiContext) -> APIRouter:
 
     @routes.get(
         "/{build_id}/log",
+        operation_id=READ_BUILD_LOG,
         summary="A build's log",
         response_class=Response,
         responses={**_ANSWER, **problems(404, 406)},

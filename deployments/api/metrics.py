@@ -29,7 +29,11 @@ def router(context: ApiContext) -> APIRouter:
     queues: ReadCache[str] = ReadCache(lambda _: _QUEUE_SECONDS, most=1)
 
     @routes.get(
-        "/metrics", summary="The host's metrics, for Prometheus", response_class=PlainTextResponse, responses=problems()
+        "/metrics",
+        operation_id="read_metrics",
+        summary="The host's metrics, for Prometheus",
+        response_class=PlainTextResponse,
+        responses=problems(),
     )
     def metrics(_: TokenRecord = caller) -> PlainTextResponse:
         queue = queues.get("all", lambda: _of_queue(context))

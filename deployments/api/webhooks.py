@@ -82,6 +82,7 @@ def router(context: ApiContext) -> APIRouter:
     @routes.post(
         "/webhooks/{name}",
         status_code=HTTPStatus.ACCEPTED,
+        operation_id="take_delivery",
         summary="Take a delivery of a git host",
         responses={200: {"model": Answer, "description": "Nothing is built, for these reasons"}, **_PROBLEMS},
     )

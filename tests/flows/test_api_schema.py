@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,13 +23,17 @@ CONFIG = Path(__file__).parent / "schemathesis.toml"
 
 @pytest.fixture
 def nothing_begins(caisson: CaissonHost) -> Iterator[None]:
-    """What is asked for meanwhile waits, and is gone afterwards."""
+    """What is asked for meanwhile waits or is cancelled, and is gone afterwards."""
     queue = f"/work_pools/{POOL}/queues/{caisson.name}"
-    waiting = {"work_queue_name": {"any_": [caisson.name]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+    asked = {
+        "work_queue_name": {"any_": [caisson.name]},
+        "state": {"type": {"any_": ["SCHEDULED", "CANCELLED"]}},
+        "expected_start_time": {"after_": datetime.now(UTC).isoformat()},
+    }
     with caisson.api as api:
         api.patch(queue, {"is_paused": True})
         yield
-        while api.post("/flow_runs/bulk_delete", {"flow_runs": waiting})["deleted"]:
+        while api.post("/flow_runs/bulk_delete", {"flow_runs": asked})["deleted"]:
             pass
         api.patch(queue, {"is_paused": False})
 
@@ -42,7 +48,7 @@ def test_schemathesis_finds_nothing(caisson: CaissonHost, tmp_path: Path) -> Non
         [
             *(Path(sys.executable).parent / "schemathesis", f"--config-file={CONFIG}", "run"),
             *(f"{url}/api/openapi.json", f"--header=Authorization: Bearer {token}"),
-            *("--seed=1", "--max-examples=10", "--phases=examples,coverage,fuzzing", "--workers=2"),
+            *("--seed=1", "--max-examples=10", "--phases=examples,coverage,fuzzing,stateful", "--workers=2"),
             *("--continue-on-failure", "--warnings=off", "--no-color"),
         ],
         capture_output=True,
@@ -53,3 +59,6 @@ def test_schemathesis_finds_nothing(caisson: CaissonHost, tmp_path: Path) -> Non
     print(f"\n  schemathesis: {time.monotonic() - began:.0f} s; {done.stdout[-200:]}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 generated" not in done.stdout
+    # Each link of the document was followed, from an answer to a request that was true to it.
+    covered, total = re.findall(r"API Links: +(\d+) covered / \d+ selected / (\d+) total", done.stdout)[0]
+    assert int(covered) == int(total) > 0, done.stdout
