@@ -1,4 +1,5 @@
-"""A build's log as a stream of events: ``log``, ``state`` when state or step change, ``end`` with the build."""
+"""A build's log as a stream of events: ``log``; ``state`` when state, step or place in the queue change; ``end`` with
+the build."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import anyio
 from anyio import to_thread
 
 from deployments.api import sse
-from deployments.api.build_view import BuildDetail, BuildState
+from deployments.api.build_view import BuildDetail, BuildState, QueuePlace
 from deployments.api.log_source import FileLog, LogSource, PrefectLog
 
 LOG_SECONDS = 0.1
@@ -38,7 +39,7 @@ class LogStream:
     open_prefect: Callable[[str], PrefectLog]
     position: str = ""
     _source: LogSource | None = None
-    _told: tuple[str, str] = ("", "")
+    _told: tuple[str, str, QueuePlace | None] | None = None
     _seen_running: float | None = None
     _next_read: float = 0.0
     _last_sent: float = field(default_factory=time.monotonic)
@@ -54,7 +55,7 @@ class LogStream:
                 build = await to_thread.run_sync(self.build)
                 if build is None:
                     return
-                if (told := (build.state.value, build.step)) != self._told and not build.final:
+                if (told := (build.state.value, build.step, build.queue)) != self._told and not build.final:
                     self._told = told
                     yield self._sent(
                         sse.frame("state", build.model_dump_json(include={"id", "state", "step", "queue"}))
