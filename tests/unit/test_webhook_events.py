@@ -198,6 +198,8 @@ def test_what_builds_nothing_has_a_reason(provider: Provider, event: str, name: 
         (GITHUB, "pull_request", "github-pull-request-fork"),
         (GITLAB, "Merge Request Hook", "gitlab-merge-request-fork"),
         (GITEA, "pull_request", "gitea-pull-request-fork"),
+        # Since a push to a pull request is an event of its own there.
+        (GITEA, "pull_request_sync", "gitea-pull-request-fork"),
     ],
 )
 def test_a_pull_request_from_a_fork_is_known_as_one(provider: Provider, event: str, name: str) -> None:

@@ -78,6 +78,15 @@ def test_filters(rule: str, event: Event, reason: str) -> None:
     assert (reason in found) if reason else found == ""
 
 
+@pytest.mark.parametrize("event", [PUSH, TAG, PULL_REQUEST], ids=lambda event: event.kind)
+@pytest.mark.parametrize("provider", Provider)
+def test_every_kind_of_event_can_be_skipped_by_its_message(provider: Provider, event: Event) -> None:
+    hook = hook_of(f'on = "{event.kind}"\nbuild = {{ image = "team/app" }}', provider=provider)
+    assert len(decide(hook, [event]).builds) == 1
+    skipped = decide(hook, [replace(event, message=f"{event.message}\n\n[skip ci]")])
+    assert (skipped.builds, skipped.reasons) == ((), ("rule 1: the message has '[skip ci]'",))
+
+
 def test_tags_are_built_by_their_names() -> None:
     hook = hook_of('on = "tag"\ntags = ["v*"]\nbuild = { image = "team/app", push = true }')
     (build,) = decide(hook, [TAG]).builds
