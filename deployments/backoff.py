@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Backoff:
     """Doubling delays from ``first`` to ``most`` seconds; a run of ``healthy_seconds`` starts them over.
 
-    >>> backoff = Backoff(first=0.5, most=2)
+    >>> backoff = Backoff(first=0.5, most=2.0)
     >>> [backoff.after(ran_seconds=1) for _ in range(4)], backoff.failures
     ([0.5, 1.0, 2.0, 2.0], 4)
     >>> backoff.after(ran_seconds=60), backoff.failures

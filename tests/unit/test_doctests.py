@@ -9,8 +9,15 @@ import pkgutil
 import pytest
 
 import caisson
+import deployments
+import flows
+import tasks
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(caisson.__path__, "caisson."))
+MODULES = sorted(
+    module.name
+    for package in (caisson, tasks, flows, deployments)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
