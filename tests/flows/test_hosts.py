@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from caisson.docker_engine import DockerEngine
+from caisson.prune_files import plan_file
 from deployments.host_states import HostState, read_host_states
 from deployments.launcher import down
+from deployments.names import AUDIT_FLOW, MONITOR_FLOW, PRUNE_FLOW
 from deployments.ownership import owner
 from deployments.trigger import FlowRunId, trigger_build
 from tests.conftest import EngineHost, find_containerd_engine, find_engines
@@ -195,6 +197,31 @@ def test_hosts_join_with_a_token_that_nobody_sees(fleet: Fleet, tmp_path: Path) 
     shown = fleet.caisson("b3", "hosts")
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[:2] for line in shown.stdout.splitlines()[1:4]] == [[name, "online"] for name in fleet.hosts]
+
+
+def test_each_host_looks_after_itself_also_while_it_drains(fleet: Fleet) -> None:
+    assert fleet.caisson("b3", "drain").returncode == 0
+    with fleet.hosts["b1"].api as api:
+        asked = {
+            (flow, host): trigger_build(api, {}, deployment=f"{flow}/{host}")
+            for flow in (MONITOR_FLOW, PRUNE_FLOW, AUDIT_FLOW)
+            for host in fleet.hosts
+        }
+    for (flow, host), run in asked.items():
+        state = fleet.hosts["b1"].wait_for_state(run, "Completed", "Failed", "Crashed", seconds=120)
+        assert state.state_name == "Completed", (flow, host, state.message)
+    assert fleet.caisson("b3", "undrain").returncode == 0
+    workers = {run["id"]: run["labels"]["prefect.worker.name"] for run in fleet.runs(list(asked.values()))}
+    assert {key: workers[run] for key, run in asked.items()} == {(flow, host): host for flow, host in asked}
+    for name, host in fleet.hosts.items():
+        # What each remembers is of its own disk and its own engine.
+        assert {"disk.json", "audit.json"} <= {file.name for file in host.state_dir.iterdir()}
+        plan = json.loads(plan_file(host.state_dir, asked[PRUNE_FLOW, name]).read_text())
+        with DockerEngine(fleet.engines[name].docker_host) as engine:
+            assert plan["engine"] == engine.info().id
+    with fleet.hosts["b1"].api as api:
+        pages = {page["key"] for page in api.post("/artifacts/latest/filter", {"limit": 200})}
+    assert {f"{page}-{host}" for page in ("disk", "audit", "prune-plan") for host in fleet.hosts} <= pages
 
 
 @pytest.mark.timeout(900)
