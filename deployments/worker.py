@@ -43,6 +43,7 @@ from prefect.workers.process import ProcessVariables, ProcessWorkerResult
 
 from caisson.settings import Settings
 from deployments.backoff import Backoff
+from deployments.build_record import log_end
 from deployments.fellows import Fellows, cancelling
 from deployments.fork_client import ENGINE, ForkServerClient, ForkServerDown, RunProcess, start_process
 from deployments.job import JobConfiguration, shared_environment
@@ -348,6 +349,7 @@ class CaissonWorker(BaseWorker[JobConfiguration, ProcessVariables, ProcessWorker
             self._control.unregister(flow_run.id)
             self._cancelled.pop(flow_run.id, None)
             self._wake.set()  # a slot is free
+        await anyio.to_thread.run_sync(log_end, self._settings, flow_run.id)
         # Settled, whatever the exit code: the base class must not report a crash once more.
         return ProcessWorkerResult(status_code=0, identifier=str(pid))
 

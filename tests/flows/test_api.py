@@ -23,11 +23,11 @@ from deployments.token_store import TokenStore
 from tests.conftest import find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
+from tests.flows.log_events import events, lines, never
 
 BASE = "FROM debian:trixie-slim\n"
 IMAGES = "caisson-flow/api"
 SECONDS = 120.0
-Events = list[dict[str, str]]
 Connect = Callable[..., httpx.Client]
 
 
@@ -84,35 +84,6 @@ def wait_until(client: httpx.Client, build: str, *states: str, seconds: float = 
     found = wait_for(f"the build is {states}", probe, seconds=seconds)
     assert found is not None
     return found
-
-
-def events(client: httpx.Client, build: str, last: str = "", *, until: Callable[[Events], bool]) -> Events:
-    """The events of a log, as a browser's EventSource reads them, until the stream ends or the reader has enough."""
-    seen: Events = []
-    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
-    with client.stream("GET", f"/api/builds/{build}/log", headers=headers, timeout=SECONDS) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        event = {"data": "", "event": "", "id": ""}
-        for line in answer.iter_lines():
-            if line:
-                name, _, value = line.partition(": ")
-                event[name] = f"{event['data']}\n{value}" if name == "data" and event["data"] else value
-                continue
-            if event["event"]:
-                seen.append(event)
-            event = {"data": "", "event": "", "id": ""}
-            if until(seen):
-                break
-    return seen
-
-
-def never(_: Events) -> bool:
-    return False
-
-
-def lines(seen: Events) -> str:
-    return "".join(f"{event['data']}\n" for event in seen if event["event"] == "log")
 
 
 def test_a_build_is_asked_for_and_followed_through_a_broken_connection(client: httpx.Client, git: GitDaemon) -> None:

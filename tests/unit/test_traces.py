@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
 
 from caisson.report import BuildReport, DockerfileStepReport, StepReport
 from caisson.settings import Settings
 from caisson.traces import build_span
 from tasks.export_trace import export_trace
+from tests.otlp_collector import Collector
 
 STARTED = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -47,48 +44,8 @@ def _report(**changes: object) -> BuildReport:
     return BuildReport.model_validate(values | changes)
 
 
-class Collector:
-    """What a collector does with OTLP over HTTP: it decodes, and answers."""
-
-    def __init__(self, status: int = 200, seconds: float = 0) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") is None:
-                    collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                time.sleep(seconds)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(_env_file=None, otlp_endpoint=f"http://127.0.0.1:{self._server.server_port}/")  # type: ignore[call-arg]
-
-    @property
-    def spans(self) -> dict[str, SentSpan]:
-        return {
-            span.name: span
-            for request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        }
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+def _settings(collector: Collector) -> Settings:
+    return Settings(_env_file=None, otlp_endpoint=collector.url)  # type: ignore[call-arg]
 
 
 @pytest.fixture
@@ -99,7 +56,7 @@ def collector() -> Iterator[Collector]:
 
 
 def test_a_collector_gets_a_span_for_each_step_where_it_was(collector: Collector) -> None:
-    export_trace(_report(), collector.settings)
+    export_trace(_report(), _settings(collector))
     spans = collector.spans
     assert set(spans) == {"build-image", "clone", "build", "RUN a", "RUN b"}
     root = spans["build-image"]
@@ -133,7 +90,7 @@ def test_a_collector_that_does_not_take_it_costs_a_warning_and_a_moment(
     monkeypatch.setattr("tasks.export_trace.SECONDS", 1.0)
     refusing = Collector(status, seconds)
     began = time.monotonic()
-    export_trace(_report(), refusing.settings)
+    export_trace(_report(), _settings(refusing))
     assert time.monotonic() - began < 2.5
     assert "The trace was not sent" in caplog.text
     refusing.close()
