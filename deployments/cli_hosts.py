@@ -10,7 +10,7 @@ import typer
 from deployments.cli_help import Command, invocation
 
 JOIN_EXAMPLES = """
-caisson join --api https://caisson.example.com:4200 --token-file token.txt
+caisson join --api https://caisson.example.com:4200 --token token.txt
 CAISSON_JOIN_TOKEN=builder:… caisson join --api https://caisson.example.com:4200
 """
 Host = Annotated[str, typer.Argument(metavar="HOST", help="A host's name; without it, this one.")]
@@ -41,14 +41,19 @@ def join(
     api: Annotated[str, typer.Option("--api", metavar="URL", help="Prefect's address on the host that has it.")],
     token_file: Annotated[
         str,
-        typer.Option("--token-file", metavar="FILE", help="The API's user:password; - is standard input."),
+        typer.Option(
+            "--token",
+            "--token-file",
+            metavar="FILE",
+            help="A file that holds the API's user:password; - is standard input.",
+        ),
     ] = "",
 ) -> None:
     """Have this host build with others.
 
     It is connected to their Prefect, and has its queues and deployments there.
 
-    The token is CAISSON_API_AUTH of the host with the server. It is read from --token-file, else from
+    The token is CAISSON_API_AUTH of the host with the server. It is read from --token, else from
     CAISSON_JOIN_TOKEN, never from an argument, which every user of this host could see. `caisson up` then runs a worker
     and no server.
     """

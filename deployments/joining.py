@@ -36,7 +36,7 @@ def api_url_of(text: str) -> str:
     """
     parts = urlsplit(text.strip())
     if parts.username is not None or parts.password is not None:
-        raise RequestInvalid("--api: it holds a password.", hint="Give that by --token-file or CAISSON_JOIN_TOKEN.")
+        raise RequestInvalid("--api: it holds a password.", hint="Give that by --token or CAISSON_JOIN_TOKEN.")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise RequestInvalid(
             f"--api: {text[:200]!r} is no URL of a Prefect API.", hint="It looks like https://caisson.example.com:4200."
@@ -57,8 +57,14 @@ def read_token(file: str) -> str:
         try:
             token = Path(file).read_text()
         except (OSError, UnicodeDecodeError) as error:
+            if ":" in file and isinstance(error, OSError):
+                raise RequestInvalid(
+                    "--token: it takes the name of a file, or - for standard input, and no token: every user of this "
+                    "host can read the arguments of a program.",
+                    hint="Put it into a file (chmod 600) or into CAISSON_JOIN_TOKEN; this one may be known to others now.",
+                ) from None
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise RequestInvalid(f"--token-file: {file} can't be read: {reason}.") from None
+            raise RequestInvalid(f"--token: {file} can't be read: {reason}.") from None
     else:
         token = os.environ.get("CAISSON_JOIN_TOKEN", "")
     token = token.strip()

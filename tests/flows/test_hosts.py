@@ -174,10 +174,10 @@ def test_hosts_join_with_a_token_that_nobody_sees(fleet: Fleet, tmp_path: Path) 
     wrong = fleet.caisson("b2", "join", "--api", fleet.api_url, CAISSON_JOIN_TOKEN="builder:wrong")
     assert (wrong.returncode, "asks for a password" in wrong.stderr) == (60, True), wrong.stderr
     assert not (fleet.hosts["b2"].state_dir / "connection.json").exists()
-    same = fleet.caisson("b2", "join", "--api", fleet.api_url, "--token-file", str(file), CAISSON_HOST_NAME="b1")
+    same = fleet.caisson("b2", "join", "--api", fleet.api_url, "--token", str(file), CAISSON_HOST_NAME="b1")
     assert "a live host is called b1 already" in same.stderr
     for name, arguments, variables in (
-        ("b2", ("--token-file", str(file)), {}),
+        ("b2", ("--token", str(file)), {}),
         ("b3", (), {"CAISSON_JOIN_TOKEN": TOKEN}),
     ):
         joined = fleet.caisson(name, "join", "--api", fleet.api_url.removesuffix("/api"), *arguments, **variables)

@@ -225,6 +225,8 @@ def test_a_build_is_seen_in_traces_metrics_and_records_of_the_log(
         for line in file.read_text().splitlines()
     ]
     assert all({"time", "level", "logger", "message", "host"} <= record.keys() for _, record in records)
-    (end,) = [record for _, record in records if record.get("build_id") == report["build_id"]]
-    assert (end["flow_run_id"], end["host"]) == (run, host.name)
+    mine = [(log, record) for log, record in records if record.get("build_id") == report["build_id"]]
+    assert {(record["flow_run_id"], record["host"]) for _, record in mine} == {(run, host.name)}
+    assert any("RUN true" in record["message"] for log, record in mine if log == "runs")
+    (end,) = [record for log, record in mine if log == "worker"]
     assert re.search(rf"the build of {IMAGES}-seen is built after [0-9.]+ s$", end["message"])

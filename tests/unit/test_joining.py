@@ -68,8 +68,14 @@ def test_a_wrong_token_is_refused_and_not_told(token: str, monkeypatch: pytest.M
     assert token not in str(refusal.value)
 
 
+def test_a_token_that_is_given_as_an_argument_is_refused_and_not_repeated() -> None:
+    with pytest.raises(RequestInvalid, match="name of a file") as refused:
+        read_token("builder:s3cr3t-canary")
+    assert "s3cr3t-canary" not in f"{refused.value} {refused.value.hint}"
+
+
 def test_a_token_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RequestInvalid, match=r"--token-file: .*No such file"):
+    with pytest.raises(RequestInvalid, match=r"--token: .*No such file"):
         read_token(str(tmp_path / "none"))
 
 
