@@ -61,7 +61,7 @@ def read_token(file: str) -> str:
                 raise RequestInvalid(
                     "--token: it takes the name of a file, or - for standard input, and no token: every user of this "
                     "host can read the arguments of a program.",
-                    hint="Put it into a file (chmod 600) or into CAISSON_JOIN_TOKEN; this one may be known to others now.",
+                    hint="Put it into a file or into CAISSON_JOIN_TOKEN; this one may be known to others now.",
                 ) from None
             reason = getattr(error, "strerror", None) or "it is no text"
             raise RequestInvalid(f"--token: {file} can't be read: {reason}.") from None

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO
 from uuid import UUID
@@ -83,7 +84,8 @@ def configure_logging(settings: Settings) -> None:
 def launchers_voice(settings: Settings) -> Callable[[str], None]:
     """How the launcher tells what it does: to whoever sits before it, or as records of a log."""
     if settings.log_format == "text":
-        return print
+        # A pipe, a log or the journal gets each line when it is said, not when there are many.
+        return partial(print, flush=True)
     configure_logging(settings)
     return logging.getLogger("caisson.launcher").info
 
