@@ -26,7 +26,9 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 	@$(SETUP)/test-tools.sh
 	@CAISSON_TEST_ENGINES="$$($(SETUP)/test-engine.sh engines)" \
 		CAISSON_TEST_CONTAINERD_ENGINE="$$($(SETUP)/test-engine.sh containerd-engine)" \
-		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" $(PYTHON) -m pytest $(STREAMS) $(ARGS)
+		CAISSON_TEST_COMPOSE_ENGINE="$$($(SETUP)/test-engine.sh compose-engine)" \
+		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" \
+		CAISSON_TEST_COMPOSE="$$($(SETUP)/test-tools.sh --compose)" $(PYTHON) -m pytest $(STREAMS) $(ARGS)
 
 faults: ## Each process is killed while builds stand in each of their steps (seven minutes; no part of `make test`)
 	@$(MAKE) test STREAMS= ARGS="tests/flows/fault_matrix.py"

@@ -111,10 +111,20 @@ def find_engines() -> tuple[EngineHost, ...]:
 @functools.cache
 def find_containerd_engine() -> EngineHost:
     """The engine that keeps images in the containerd store, for tests that ask for it; likewise."""
-    text = os.environ.get("CAISSON_TEST_CONTAINERD_ENGINE", "")
+    return _find_engine("CAISSON_TEST_CONTAINERD_ENGINE", "containerd-engine")
+
+
+@functools.cache
+def find_compose_engine() -> EngineHost:
+    """The engine on which compose is brought up, and nothing else; likewise."""
+    return _find_engine("CAISSON_TEST_COMPOSE_ENGINE", "compose-engine")
+
+
+def _find_engine(variable: str, command: str) -> EngineHost:
+    text = os.environ.get(variable, "")
     if not text:
-        command = [str(SETUP / "test-engine.sh"), "containerd-engine"]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run([str(SETUP / "test-engine.sh"), command], check=True, capture_output=True, text=True)
+        text = done.stdout
     (engine,) = parse_engines(text)
     return engine
 

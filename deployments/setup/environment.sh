@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The Python environment .venv, exactly as the lock files say, with this project in it (editable).
 #
-#   environment.sh          what Caisson needs to run
-#   environment.sh --dev    and what its tests and checks need
+#   environment.sh                   what Caisson needs to run
+#   environment.sh --dev             and what its tests and checks need
+#   environment.sh --dependencies    the locked packages alone, without this project: a layer of an image
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 KIND=runtime
+COVERED_BY="runtime dev"
 LOCK=$ROOT/requirements.lock
 STAMP=$VENV/.caisson
 PYTHONS=(python3 python3.14 python3.13 python3.12 python3.11)
@@ -47,8 +49,9 @@ install_uv() {
 
 case ${1:-} in
 '') ;;
---dev) KIND=dev ;;
-*) die "unknown option '$1': only --dev" ;;
+--dev) KIND=dev COVERED_BY=dev ;;
+--dependencies) KIND=dependencies COVERED_BY="dependencies runtime dev" ;;
+*) die "unknown option '$1': only --dev and --dependencies" ;;
 esac
 
 SETUP_LOCK=$ROOT/deployments/setup/setup.lock
@@ -57,7 +60,7 @@ CONTENT="$(cd "$ROOT" && cat requirements*.lock pyproject.toml "$SETUP_LOCK" | s
 
 is_current() {
     found=$(cat "$STAMP" 2>/dev/null || true)
-    [[ -x $VENV/bin/python && ($found == "$KIND $CONTENT" || $found == "dev $CONTENT") ]]
+    [[ -x $VENV/bin/python && " $COVERED_BY " == *" ${found%% *} "* && ${found#* } == "$CONTENT" ]]
 }
 
 # Each run imports our modules anew: where Python writes no bytecode by itself, it would compile 150 files at the start of
@@ -86,6 +89,7 @@ UV=$(uv_on_path) || UV=$VENV/bin/uv
 rm -f "$STAMP"
 cd "$ROOT"
 logged "$UV" pip sync --compile-bytecode --python "$VENV/bin/python" --require-hashes "$SETUP_LOCK" "$LOCK"
-logged "$UV" pip install --python "$VENV/bin/python" --no-deps --no-build-isolation --editable .
+[[ $KIND == dependencies ]] ||
+    logged "$UV" pip install --python "$VENV/bin/python" --no-deps --no-build-isolation --editable .
 compile_ours
 printf '%s' "$KIND $CONTENT" >"$STAMP"

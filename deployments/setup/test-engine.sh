@@ -4,6 +4,7 @@
 #
 #   newer       keeps images as the host's own does (overlay2)
 #   containerd  keeps them in the containerd store
+#   compose     has no other tests: deployments/compose.yaml is brought up on it
 #
 #   test-engine.sh start              make them (once, 30 s), start them, copy the first engine's images to them
 #   test-engine.sh stop               stop them with their containers; their directories stay
@@ -11,9 +12,10 @@
 #   test-engine.sh engines            prints the first and the newer as the tests take them:
 #                                     NAME=ADDRESS@GATEWAY;NAME=ADDRESS@GATEWAY
 #   test-engine.sh containerd-engine  prints the one with the containerd store, likewise
+#   test-engine.sh compose-engine     prints the one for compose, likewise
 #   test-engine.sh purge              stop them and remove everything of them
 #
-# Their containers reach the host's servers at 10.231.77.1 and .5, and the outside through the host (NAT).
+# Their containers reach the host's servers at 10.231.77.1, .5 and .9, and the outside through the host (NAT).
 # CAISSON_TEST_DIR names their directory (default /var/lib/caisson-test).
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -21,7 +23,8 @@ DIR=${CAISSON_TEST_DIR:-/var/lib/caisson-test}
 ENGINE_ROOT=$DIR/root
 PACKAGES=(docker.io docker-cli docker-buildx iptables ca-certificates)
 
-# choose newer|containerd: the engine that all functions below are about. VIEW has what is its own: /run and its data.
+# choose newer|containerd|compose: the engine that all functions below are about. VIEW has what is its own: /run and its
+# data.
 # Bridges are not Docker's usual 172.17.0.0/16: a container must never take the first engine's for its own.
 choose() {
     ENGINE=$1
@@ -33,6 +36,10 @@ choose() {
     containerd)
         VIEW=$DIR/containerd NETNS=caisson-test-c8d LINK=caisson-test1 BRIDGE=10.231.90.1/24
         NETWORK=10.231.77.4/30 HOST_ADDRESS=10.231.77.5 ENGINE_ADDRESS=10.231.77.6
+        ;;
+    compose)
+        VIEW=$DIR/compose NETNS=caisson-test-compose LINK=caisson-test2 BRIDGE=10.231.91.1/24
+        NETWORK=10.231.77.8/30 HOST_ADDRESS=10.231.77.9 ENGINE_ADDRESS=10.231.77.10
         ;;
     esac
     HOST=unix://$VIEW/run/docker.sock
@@ -191,7 +198,7 @@ stop() {
 
 stop_all() {
     local engine
-    for engine in containerd newer; do
+    for engine in compose containerd newer; do
         choose "$engine"
         stop
     done
@@ -228,18 +235,16 @@ esac
 case $command in
 start)
     make_root
-    choose newer
-    start
-    copy_image "$BASE_IMAGE"
-    copy_image "$BUILDER_IMAGE"
-    choose containerd
-    start
-    copy_image "$BASE_IMAGE"
-    copy_image "$BUILDER_IMAGE"
+    for engine in newer containerd compose; do
+        choose "$engine"
+        start
+        copy_image "$BASE_IMAGE"
+        copy_image "$BUILDER_IMAGE"
+    done
     ;;
 stop) stop_all ;;
 status)
-    for engine in newer containerd; do
+    for engine in newer containerd compose; do
         choose "$engine"
         engine_answers "$HOST" ||
             die "The $engine test engine doesn't run. Start it with deployments/setup/test-engine.sh start"
@@ -251,9 +256,13 @@ containerd-engine)
     choose containerd
     say "$(major_minor "$HOST")-containerd=$HOST@$HOST_ADDRESS"
     ;;
+compose-engine)
+    choose compose
+    say "$(major_minor "$HOST")-compose=$HOST@$HOST_ADDRESS"
+    ;;
 purge)
     stop_all
     rm -rf --one-file-system "$DIR"
     ;;
-*) die "unknown command '$command': start, stop, status, engines, containerd-engine or purge" ;;
+*) die "unknown command '$command': start, stop, status, engines, containerd-engine, compose-engine or purge" ;;
 esac

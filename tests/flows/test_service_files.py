@@ -74,8 +74,12 @@ def test_each_service_is_hardened(services: dict[str, Any]) -> None:
 
 def test_no_directory_of_the_host_is_mounted_but_the_sockets(services: dict[str, Any]) -> None:
     def sources(name: str) -> set[str]:
-        found = {volume.split(":")[0] for volume in services[name]["volumes"]}
-        return {source for source in found if source.startswith("/")}
+        volumes = services[name]["volumes"]
+        binds = [volume for volume in volumes if isinstance(volume, dict)]
+        # A source that is missing is to be told, never made.
+        assert [bind["bind"] for bind in binds] == [{"create_host_path": False}] * len(binds)
+        found = {volume.split(":")[0] for volume in volumes if isinstance(volume, str)}
+        return {bind["source"] for bind in binds} | {source for source in found if source.startswith("/")}
 
     assert sources("worker") == HOST_PATHS
     assert sources("server") == sources("database") == set()
