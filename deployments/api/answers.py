@@ -8,6 +8,7 @@ from fastapi import Depends
 from fastapi.security import HTTPBearer
 
 from caisson.request import BuildRequest
+from deployments.api.examples import EXAMPLES
 from deployments.api.problems import MEDIA_TYPE, ProblemDocument
 
 _WORDS = {
@@ -46,7 +47,8 @@ def of_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_schemas(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document with the schemas that routes refer to by name, and without FastAPI's own of errors."""
+    """The OpenAPI document with the schemas that routes refer to by name, with examples, and without FastAPI's own
+    schemas of errors."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -54,4 +56,6 @@ def add_schemas(document: dict[str, Any]) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[name] = schema
+    for name, examples in EXAMPLES.items():
+        schemas[name]["examples"] = list(examples)
     return document

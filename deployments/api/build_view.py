@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from caisson.report import BuildReport
 from deployments.cli_remote import failure_of_state
@@ -57,25 +57,10 @@ class QueuePlace(BaseModel):
     reason: str = Field(description="What it waits for")
 
 
-_EXAMPLE: dict[str, JsonValue] = {
-    "id": "0b9f2a3e-6a0e-4c44-9a0c-2d7f6f1c9a51",
-    "state": "running",
-    "repository_url": "https://github.com/team/app.git",
-    "ref": "main",
-    "image": "registry.example.com:5000/team/app",
-    "created": "2026-05-01T12:00:00Z",
-    "started": "2026-05-01T12:00:01Z",
-    "ended": None,
-    "seconds": 3.5,
-    "queue": None,
-    "failure": None,
-}
-
-
 class BuildSummary(BaseModel):
     """One build in the list."""
 
-    model_config = ConfigDict(title="BuildSummary", json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(title="BuildSummary")
 
     id: UUID
     state: BuildState
@@ -97,9 +82,7 @@ class BuildSummary(BaseModel):
 class BuildDetail(BuildSummary):
     """One build, with its step or its report."""
 
-    model_config = ConfigDict(
-        title="Build", json_schema_extra={"examples": [{**_EXAMPLE, "step": "clone", "report": None}]}
-    )
+    model_config = ConfigDict(title="Build")
 
     step: str = Field("", description="The step that runs now, such as `clone` or `build image`")
     report: BuildReport | None = Field(None, description="Once it has ended, where one was made")
@@ -115,10 +98,7 @@ class BuildPage(BaseModel):
 class BuildAccepted(BuildDetail):
     """A build that was asked for."""
 
-    model_config = ConfigDict(
-        title="BuildAccepted",
-        json_schema_extra={"examples": [{**_EXAMPLE, "state": "queued", "step": "", "report": None, "joined": False}]},
-    )
+    model_config = ConfigDict(title="BuildAccepted")
 
     joined: bool = Field(False, description="It was asked for before: this is that build, and no other was started")
 

@@ -19,6 +19,7 @@ from deployments.api.read_cache import ReadCache
 from deployments.names import SHARED_QUEUE, host_queue
 
 _QUEUE_SECONDS = 1.0
+_EXAMPLE = '# TYPE caisson_queue_waiting gauge\ncaisson_queue_waiting{queue="b1"} 2.0\n'
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -33,7 +34,7 @@ def router(context: ApiContext) -> APIRouter:
         operation_id="read_metrics",
         summary="The host's metrics, for Prometheus",
         response_class=PlainTextResponse,
-        responses=problems(),
+        responses={200: {"content": {"text/plain": {"example": _EXAMPLE}}}, **problems()},
     )
     def metrics(_: TokenRecord = caller) -> PlainTextResponse:
         queue = queues.get("all", lambda: _of_queue(context))
