@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ class Peer:
     """Both in one server, which remembers what it got.
 
     ``statuses`` are the HTTP statuses of the next answers to commit statuses, 201 after them; ``runs`` are flow runs by
-    their state's type, which tests change; ``blocks`` are Secret blocks; ``is_up`` is about Prefect alone.
+    their state's type, which tests change; ``blocks`` are Secret blocks; ``is_up`` and how many ``seconds`` an answer
+    takes are Prefect's alone.
     """
 
     port: int = 0
@@ -28,6 +30,7 @@ class Peer:
     keys: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
     is_up: bool = True
+    seconds: float = 0
 
     @property
     def url(self) -> str:
@@ -39,6 +42,7 @@ class Peer:
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         if "/statuses/" in path:
             return (self.statuses.pop(0) if self.statuses else 201), {}
+        time.sleep(self.seconds)
         if not self.is_up:
             return 500, {}
         if path.endswith("/create_flow_run"):

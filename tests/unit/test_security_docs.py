@@ -13,8 +13,8 @@ import pytest
 from caisson.posture import CHECKS, Item
 from caisson.prune_files import MOST_BYTES
 from caisson.settings import Settings
+from deployments.run_outputs import KEEP_OUTPUTS
 from deployments.webhook_store import KEEP_BUILDS, KEEP_DELIVERIES
-from deployments.worker_main import KEEP_OUTPUTS
 from tasks.forget_runs import KEEP, KEEP_FAILED
 from tests.security_docs import ROOT, SECURITY, bench_table, cis_numbers, named_tests
 

@@ -250,6 +250,18 @@ def test_a_delivery_while_prefect_is_away_is_built_when_it_is_back(
     assert len(gateway.prefect.keys) == 1
 
 
+def test_a_delivery_is_answered_at_once_although_prefect_takes_its_time(gateway: Gateway) -> None:
+    gateway.prefect.seconds = 3
+    began = time.monotonic()
+    answer = gateway.deliver(PUSH)
+    assert time.monotonic() - began < gateway.prefect.seconds
+    assert answer.status_code == 202
+    assert answer.json()["builds"][0]["flow_run_id"] == ""
+    gateway.prefect.seconds = 0
+    gateway.wait_for(lambda: gateway.host.told() == ["pending"])
+    assert len(gateway.prefect.keys) == 1
+
+
 def test_a_status_is_tried_again_and_given_up_where_it_is_refused(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
