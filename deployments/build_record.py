@@ -19,7 +19,8 @@ def log_end(settings: Settings, flow_run_id: UUID) -> None:
     try:
         report = json.loads(report_file(settings, str(flow_run_id)).read_bytes())
         words = ending(report)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Nothing that a file holds may end the worker.
         return
     known = {"flow_run_id": str(flow_run_id), "build_id": str(report.get("build_id") or "")}
     logger.info("Run %s: %s", flow_run_id, words, extra=known)
