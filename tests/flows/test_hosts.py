@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -28,7 +29,7 @@ from deployments.ownership import owner
 from deployments.trigger import FlowRunId, trigger_build
 from tests.conftest import EngineHost, find_containerd_engine, find_engines
 from tests.engine.repositories import GitDaemon, Repository, git_daemon
-from tests.flows.caisson_host import CaissonHost, is_alive, started_pid, wait_for
+from tests.flows.caisson_host import ROOT, CaissonHost, is_alive, started_pid, wait_for
 from tests.flows.postgres import Postgres, postgres
 
 CAISSON = str(Path(sys.executable).with_name("caisson"))
@@ -108,6 +109,13 @@ def host_of(run: dict[str, Any]) -> str:
     """The host that has taken a run."""
     message = str((run["state"] or {}).get("message") or "")
     return owner(run["work_queue_name"] or "", run["state_type"], message, run["labels"])
+
+
+def documented(program: str, names: Mapping[str, str]) -> list[str]:
+    """The command of that program as docs/operations.md has it, with names in the place of others."""
+    (command,) = re.findall(rf"^{program} .*$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    words = (word.rpartition("=") for word in command.split())
+    return [f"{option}{sign}{names.get(value, value)}" for option, sign, value in words]
 
 
 def wait_until_ended(fleet: Fleet, asked: list[FlowRunId], wanted: int) -> None:
@@ -332,10 +340,11 @@ def test_the_queue_goes_on_after_a_restore_into_a_new_database(fleet: Fleet, tmp
     b1 = fleet.hosts["b1"]
     dump = tmp_path / "caisson.dump"
     assert b1.is_up
-    fleet.database.run("pg_dump", "--format=custom", f"--file={dump}", "postgres")
+    names = {"caisson": "postgres", "caisson.dump": str(dump), "caisson_restored": "restored"}
+    fleet.database.run(*documented("pg_dump", names))
     assert down(b1.settings, say=lambda _: None) == 0
-    fleet.database.run("createdb", "restored")
-    fleet.database.run("pg_restore", "--exit-on-error", "--no-owner", "--dbname=restored", str(dump))
+    fleet.database.run(*documented("createdb", names))
+    fleet.database.run(*documented("pg_restore", names))
     fleet.database.run("psql", "--dbname=postgres", "--command=DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     b1.variables["CAISSON_DATABASE_URL"] = fleet.database.url("restored")
     b1.up()

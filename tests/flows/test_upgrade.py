@@ -6,11 +6,14 @@ import re
 import shutil
 import sqlite3
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from caisson.docker_engine import DockerEngine
 from caisson.ledger.schema import VERSION, migrate
 from caisson.migrations import read_version
+from caisson.tokens import make_grant
+from deployments.token_store import TokenStore
 from tests.conftest import find_engines
 from tests.engine.repositories import git_daemon
 from tests.flows.caisson_host import ROOT, CaissonHost
@@ -53,6 +56,10 @@ def test_a_queued_build_outlives_a_backup_a_new_state_directory_and_an_older_led
             run = old.trigger("build-image", request={"repository_url": repository.url, "image": IMAGE})
             (command,) = re.findall(r'^python3 -c "import sqlite3;.*"$', OPERATIONS.read_text(), re.MULTILINE)
             subprocess.run(command, shell=True, cwd=kept, check=True)
+            # "Copy it in the same way."
+            token, _ = TokenStore.of(old.settings).create("ci", make_grant(["read"]), lifetime=None)
+            same_way = command.replace("prefect.db", "service.sqlite")
+            subprocess.run(same_way.replace("caisson.db", "service.copy"), shell=True, cwd=old.state_dir, check=True)
             assert old.is_up
             old.cli("drain", "--wait")
             old.stop()
@@ -61,9 +68,11 @@ def test_a_queued_build_outlives_a_backup_a_new_state_directory_and_an_older_led
             home.mkdir(parents=True)
             shutil.copy(kept / "caisson.db", home / "prefect.db")
             shutil.copy(kept / "encryption.key", home)
+            shutil.copy(old.state_dir / "service.copy", new.state_dir / "service.sqlite")
             make_ledger(new.state_dir / "ledger.sqlite", version=VERSION - 1)
             new.up()
             assert new.state(run).state_name in ("Scheduled", "Late")
+            assert TokenStore.of(new.settings).find(token, datetime.now(UTC)) is not None
             new.cli("undrain")
             assert new.wait_for_state(run, "Completed", "Failed", "Crashed").state_name == "Completed"
             assert new.history(run).count("Running") == 1
