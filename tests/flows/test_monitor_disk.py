@@ -68,6 +68,15 @@ class Watched:
         with self.host.api as api:
             return api.get(f"/deployments/name/{monitor_deployment(self.host.settings)}")
 
+    def place_of_a_build(self) -> str:
+        """What `caisson builds` says of a build that is asked for now, and withdrawn again."""
+        request = {"repository_url": "https://git.example.com/team/app.git", "image": "team/app"}
+        run = self.host.trigger("build-image", request=request)
+        rows = json.loads(self.host.cli("builds", "--json"))
+        with self.host.api as api:
+            api.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+        return next(str(row["place"]) for row in rows if row["run"] == run)
+
     def deploy(self, **variables: str) -> None:
         """What ``caisson up`` does with the deployments at its start."""
         env = client_environment(self.host.settings, StateDir(self.host.state_dir), self.host.env) | variables
@@ -137,6 +146,7 @@ def test_a_disk_fills_up_and_recovers_and_everybody_hears_of_it(
     held = watched.host.trigger("sample-sleep", seconds=0)
     wait_for("it is held", lambda: "Builds wait: disk critical on host watched" in watched.host.logs())
     assert watched.host.state(held).state_name in ("Scheduled", "Late")
+    wait_for("a build's place tells why", lambda: watched.place_of_a_build() == "waits: disk critical on host watched")
 
     watched.fill(1)
     watched.look(), watched.look(), watched.look()
