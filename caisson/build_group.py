@@ -6,6 +6,8 @@ build of a repository to the next: KEY comes from the repository, N is the lowes
 - A group belongs to one build: its holder has a lock (``flock``) on the directory itself, which ends with the process.
   Thus two Caissons on one host, with a state directory each, respect each other too.
 - A group in which a process is left is not free: a builder may outlive its flow until its deadline.
+- What is left in a group that nobody holds and that no container is in, the engine has lost: it was killed while
+  BuildKit ran a step, which nobody else would ever end.
 - A group is always made anew, so that no counter and no charge of another build is in it.
 - Only who has the lock removes; of version 1's directories, the one with the lock goes last.
 """
@@ -16,13 +18,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from caisson.cgroups import CGROUP_ROOT, CONTROLLERS, Cgroup, child_groups, hierarchy
+from caisson.cgroups import CGROUP_ROOT, CONTROLLERS, Cgroup, child_groups, find_cgroup, hierarchy
 from caisson.engine import EngineInfo
 from caisson.spec import Limits
 
@@ -34,6 +38,7 @@ _PERIOD_MICROSECONDS = 100_000
 _LEAST_QUOTA_MICROSECONDS = 1_000
 _TICK_SECONDS = 0.01
 _EMPTY_SECONDS = 3.0
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,10 @@ def hold_group(
 
 
 def remove_leftover_groups(*, root: Path = CGROUP_ROOT, parent: str = PARENT) -> list[str]:
-    """Remove the groups that nobody holds and no process is in; returns their paths. Never raises ``OSError``."""
+    """Remove the groups that nobody holds and no process is in; returns their paths. Never raises ``OSError``.
+
+    RUN steps that their engine has lost are ended before, and their group goes with the next look.
+    """
     tree = _Tree(root, parent)
     removed: list[str] = []
     for name in tree.names():
@@ -139,11 +147,40 @@ def remove_leftover_groups(*, root: Path = CGROUP_ROOT, parent: str = PARENT) ->
             lock = _lock(tree.lockable(name))
             if lock is not None:
                 try:
+                    tree.end_lost_steps(name)
                     if tree.remove(name):
                         removed.append(tree.path(name))
                 finally:
                     os.close(lock)
     return removed
+
+
+def is_build_group(path: str, *, parent: str = PARENT) -> bool:
+    """Whether a path is one of the groups that Caisson makes, or below one.
+
+    >>> is_build_group("/caisson/80268c1f5ed9-0"), is_build_group("/docker"), is_build_group("")
+    (True, False, False)
+    """
+    return path.startswith(f"/{parent}/")
+
+
+def is_held(path: str, *, root: Path = CGROUP_ROOT, parent: str = PARENT) -> bool | None:
+    """Whether a build holds the group with that path now; None where that can't be told.
+
+    A group that is gone is held by nobody, but where there is none at all this may be the wrong place to look.
+    """
+    tree = _Tree(root, parent)
+    name = path.removeprefix(f"/{parent}/")
+    if not is_build_group(path, parent=parent) or "/" in name or not tree.lockable(name).parent.is_dir():
+        return None
+    try:
+        lock = _lock(tree.lockable(name))
+    except OSError:
+        return None
+    if lock is None:
+        return tree.lockable(name).exists()
+    os.close(lock)
+    return False
 
 
 def _take_free(tree: _Tree, key: str) -> tuple[str, int]:
@@ -253,6 +290,28 @@ class _Tree:
             path = self._base[controller] / self._parent / name / file
             if path.exists() or file not in _MAY_BE_MISSING:
                 _write(path, text)
+
+    def end_lost_steps(self, name: str) -> None:
+        """End what is in a group that nobody holds, unless a container is in it: that has a deadline of its own."""
+        groups = [group for group in _with_all_below(self.lockable(name)) if _has_process(group)]
+        if any(_CONTAINER.fullmatch(part) for group in groups for part in group.parts):
+            return
+        for process in {int(pid) for group in groups for pid in (group / "cgroup.procs").read_text().split()}:
+            self._end(process, self.cgroup(name))
+
+    def _end(self, process: int, group: Cgroup) -> None:
+        # One of another namespace of processes is called 0.
+        if process <= 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(process)
+            try:
+                # Asked for once more by what can't be another's by now.
+                own = find_cgroup(process)
+                if own is not None and group.holds(own):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
 
     def remove(self, name: str) -> bool:
         """Remove the group with what is below it; False when a process is in it, or it can't be removed."""

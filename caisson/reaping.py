@@ -1,22 +1,26 @@
 """What dead builds left on the engine and may be reaped, and what may be a live one's. Pure.
 
 A builder goes when its flow run is dead by Prefect's word *and* its deadline is past; the name of an image under
-construction when no builder stands for it any more. What Prefect was not asked about, or
-did not answer, is left alone. So is all that a living process of this host holds a lease for: the kernel's word.
+construction when no builder stands for it any more; the container of a RUN step, which the classic builder removes
+itself unless its engine is killed, when no build holds the control group that it ran in. What Prefect was not asked
+about, or did not answer, is left alone. So is all that a living process of this host holds a lease for: the kernel's
+word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
-from caisson.builder import read_deadline
+from caisson.build_group import is_build_group
+from caisson.builder import is_builder, read_deadline
 from caisson.engine import ContainerInfo, ImageInfo
 from caisson.plan import LABEL_FLOW_RUN, LABEL_HOST, build_under_construction, container_name
 
 _OVERDUE = timedelta(minutes=1)
+ENDED = frozenset({"exited", "dead"})
 
 
 class Word(Enum):
@@ -94,6 +98,25 @@ def judge_names(
         for tag in image.tags
         if (build := build_under_construction(tag))
     ]
+
+
+def judge_step(container: ContainerInfo, *, is_held: Callable[[str], bool | None], now: datetime) -> Reaping | None:
+    """Whether a container, as inspected, is reaped as a RUN step of a dead build; None where it is no RUN step.
+
+    ``is_held`` tells whether a build holds a control group, None where nobody knows. A live build has done with the
+    container of a step long before a minute is over.
+    """
+    group = str(container.raw.get("HostConfig", {}).get("CgroupParent") or "")
+    if is_builder(container) or not is_build_group(group):
+        return None
+    held = is_held(group)
+    if held is None:
+        return Reaping(container.name, False, "unknown-group", "nobody knows whether a build holds its control group")
+    if held:
+        return Reaping(container.name, False, "group", "a build holds its control group")
+    if container.state not in ENDED or container.finished is None or now - container.finished <= _OVERDUE:
+        return Reaping(container.name, False, "not-overdue", "it ended just now")
+    return Reaping(container.name, True, "no-build", "its build is gone")
 
 
 def _judge_name(

@@ -24,7 +24,7 @@ from deployments.fellows import Fellows
 from deployments.leftovers import find_unsupervised, kill_leftover
 from deployments.ownership import owner_of
 from deployments.settle import Why, needs_reaping, true_state
-from deployments.state import StateDir
+from deployments.state import StateDir, forget_dead_runs
 from tasks.reap import flow_run_ids, words_of
 
 logger = logging.getLogger("caisson.worker")
@@ -140,6 +140,7 @@ class RunEnds:
     async def reconcile(self) -> None:
         """What should not be, made true: runs that nobody executes, and builders that no run has any more."""
         await self.settle_unsupervised()
+        forget_dead_runs(self._state)
         await self._settle_for_fellows()
         try:
             await self._reap_strays()

@@ -121,6 +121,14 @@ def forget_run(state: StateDir, flow_run_id: str) -> None:
     (state.runs / f"{flow_run_id}.json").unlink(missing_ok=True)
 
 
+def forget_dead_runs(state: StateDir) -> None:
+    """Forget the processes that are gone: nobody forgot those that died after the worker that recorded them."""
+    for path in state.runs.glob("*.json"):
+        process = recorded_run(state, path.stem)
+        if process is None or not process.alive:
+            path.unlink(missing_ok=True)
+
+
 def _lock(descriptor: int, *, attempts: int = 5) -> bool:
     """Take the lock; tried again, since ``find_running`` holds it for an instant."""
     for attempt in range(attempts):

@@ -16,21 +16,21 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
-from caisson.build_group import remove_leftover_groups
-from caisson.builder import find_builders, remove_builders, remove_references
+from caisson.build_group import is_held, remove_leftover_groups
+from caisson.builder import find_builders, is_builder, remove_builders, remove_references
 from caisson.docker_engine import DockerEngine
-from caisson.engine import Engine
-from caisson.errors import CaissonError, SettingsInvalid
+from caisson.engine import ContainerID, Engine
+from caisson.errors import CaissonError, EngineRefused, SettingsInvalid
 from caisson.guard.listening import remove_dead_sockets
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.plan import LABEL_FLOW_RUN, REPOSITORY_UNDER_CONSTRUCTION
-from caisson.reaping import Reaping, Word, judge_builder, judge_names
+from caisson.reaping import ENDED, Reaping, Word, judge_builder, judge_names, judge_step
 from caisson.settings import Settings
 from tasks.step import run_logger
 
 # Listing images costs the containerd store 5 ms each, and the worker's reaper is called every few seconds.
-_NAMES_EVERY_SECONDS = 60.0
+_RARELY_SECONDS = 60.0
 MOST_RUNS = 200
 """The largest answer that Prefect gives; a run that is cut off would seem to be gone."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -86,7 +86,9 @@ class Reaper:
     """What dead runs left on this host's engine; for one thread at a time."""
 
     settings: Settings
-    _names_due: float = field(default=float("-inf"), init=False, repr=False)
+    _rare_due: float = field(default=float("-inf"), init=False, repr=False)
+    _others: set[ContainerID] = field(default_factory=set, init=False, repr=False)
+    """Containers that have ended and are none of Caisson's: looked at once."""
 
     def owners(self) -> set[str]:
         """The flow runs that have a builder on the engine now, by their IDs."""
@@ -102,13 +104,17 @@ class Reaper:
 
     def reap_overdue(self, words: Mapping[str, Word]) -> list[str]:
         """Remove, and wait until it is gone, what the rules of ``caisson.reaping`` say is dead; now and then also names
-        of images under construction. Groups that no process is in and sockets that nobody listens on go as well.
+        of images under construction and containers of RUN steps. Groups that no process is in and sockets that nobody
+        listens on go as well.
 
         ``words`` are Prefect's. Returns what all these were called.
         """
         now = datetime.now(UTC)
         with DockerEngine(self.settings.docker_host) as engine:
-            names = self._remove_names(engine, now)
+            rare: list[str] = []
+            if time.monotonic() >= self._rare_due:
+                self._rare_due = time.monotonic() + _RARELY_SECONDS
+                rare = [*self._remove_names(engine, now), *self._remove_steps(engine, now)]
             builders = {builder.name: builder for builder in find_builders(engine)}
 
             def judge(held: Collection[str]) -> list[Reaping]:
@@ -116,17 +122,30 @@ class Reaper:
                 return [judge_builder(item, words, held=held, host=host, now=now) for item in builders.values()]
 
             removed = remove_builders(engine, [builders[name] for name in self._reaped(judge)])
-        return [*removed, *names, *self._remove_rest()]
+        return [*removed, *rare, *self._remove_rest()]
 
     def _remove_names(self, engine: Engine, now: datetime) -> list[str]:
-        if time.monotonic() < self._names_due:
-            return []
-        self._names_due = time.monotonic() + _NAMES_EVERY_SECONDS
         # In this order; judge_names says why.
         images = engine.list_images(repository=REPOSITORY_UNDER_CONSTRUCTION)
         builders = find_builders(engine)
         reaped = self._reaped(lambda held: judge_names(images, builders, held=held, now=now))
         return remove_references(engine, reaped)
+
+    def _remove_steps(self, engine: Engine, now: datetime) -> list[str]:
+        ended = [item for item in engine.list_containers({}) if item.state in ENDED and not is_builder(item)]
+        self._others &= {item.id for item in ended}
+        removed = []
+        for item in ended:
+            if item.id in self._others or (found := engine.inspect_container(item.id)) is None:
+                continue
+            verdict = judge_step(found, is_held=is_held, now=now)
+            if verdict is None:
+                self._others.add(item.id)
+            elif verdict.reaped:
+                with contextlib.suppress(EngineRefused):
+                    engine.remove_container(item.id)
+                    removed.append(item.name)
+        return removed
 
     def _reaped(self, judge: Callable[[Collection[str]], Iterable[Reaping]]) -> list[str]:
         """The names of what goes. Who holds leases is asked last, and only where something would go without them."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from caisson import build_group
-from caisson.build_group import group_key, hold_group, remove_leftover_groups
+from caisson.build_group import group_key, hold_group, is_held, remove_leftover_groups
 from caisson.cgroups import CGROUP_ROOT, KernelLimits, read_limits
 from caisson.engine import Engine, EngineInfo
 from caisson.errors import OutOfMemory
@@ -119,27 +119,56 @@ def test_however_many_ask_at_once_no_group_has_two_holders(parent: str) -> None:
     assert held == set()
 
 
-def test_the_group_of_a_killed_holder_is_free_when_its_last_process_is_gone(parent: str) -> None:
+def _killed_holder(parent: str, below: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """The group that a killed holder left, and a process that lives on in it, in a group below."""
     holder = subprocess.Popen([sys.executable, "-c", _SLEEPER, "key", parent], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     path = holder.stdout.readline().strip()
     assert path == f"/{parent}/key-0"
     survivor = subprocess.Popen(["sleep", "60"])
     for directory in _everywhere(path):
-        below = directory / "buildkit" / "step"
-        below.mkdir(parents=True)
-        (below / "cgroup.procs").write_text(str(survivor.pid))
+        group = directory / below
+        group.mkdir(parents=True)
+        (group / "cgroup.procs").write_text(str(survivor.pid))
+    assert remove_leftover_groups(parent=parent) == []
+    assert survivor.poll() is None, "a group that is held is nobody else's"
     holder.kill()
     holder.wait()
+    return path, survivor
+
+
+def test_the_group_of_a_killed_holder_is_free_when_its_containers_last_process_is_gone(parent: str) -> None:
+    path, survivor = _killed_holder(parent, "c0ffee42" * 8)
     try:
         assert remove_leftover_groups(parent=parent) == []
         with hold_group("key", LIMITS, this_kernel(), parent=parent) as next_group:
             assert next_group.path == f"/{parent}/key-1"
+        assert survivor.poll() is None
     finally:
         survivor.kill()
         survivor.wait()
     _until(lambda: remove_leftover_groups(parent=parent) == [path])
     assert _everywhere(path) == []
+
+
+def test_a_step_that_its_engine_has_lost_is_ended_when_nobody_holds_its_group(parent: str) -> None:
+    path, survivor = _killed_holder(parent, "buildkit/step")
+    try:
+        assert is_held(path, parent=parent) is False
+        _until(lambda: remove_leftover_groups(parent=parent) == [path])
+        assert survivor.wait(5) == -signal.SIGKILL
+    finally:
+        survivor.kill()
+        survivor.wait()
+    assert _everywhere(path) == []
+
+
+def test_whether_a_build_holds_a_group_can_be_asked_and_never_guessed(parent: str) -> None:
+    assert is_held(f"/{parent}/key-0", parent=parent) is None
+    with hold_group("key", LIMITS, this_kernel(), parent=parent) as group:
+        assert is_held(group.path, parent=parent) is True
+        assert [is_held(path, parent=parent) for path in ("", "/docker/key-0", f"{group.path}/step")] == [None] * 3
+    assert is_held(group.path, parent=parent) is False
 
 
 def test_a_group_that_was_left_is_made_anew_by_who_needs_it(parent: str) -> None:

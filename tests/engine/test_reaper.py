@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 import docker
 import pytest
 
+from caisson.build_group import hold_group
 from caisson.engine import ContainerID, Engine, ImageID
 from caisson.leases import Leases
 from caisson.ledger import Ledger
 from caisson.reaping import Word
 from caisson.settings import Settings
+from caisson.spec import Limits
 from tasks.reap import Reaper
 from tests.conftest import EngineHost
 
@@ -37,6 +39,18 @@ class Containers:
         body = {"Image": "debian:trixie-slim", "Cmd": ["true"], "Labels": labels, "HostConfig": {"AutoRemove": True}}
         name = name or f"caisson-build-{build}"
         self.made.append(self.engine.create_container(name, body))
+        return name
+
+    def run_step(self, group: str) -> str:
+        """A container that has ended as a RUN step of the classic builder in that control group does; its name."""
+        name = f"step-{uuid.uuid4().hex[:8]}"
+        body = {"Image": "debian:trixie-slim", "Cmd": ["true"], "HostConfig": {"CgroupParent": group}}
+        self.made.append(self.engine.create_container(name, body))
+        self.engine.start_container(self.made[-1])
+        deadline = time.monotonic() + 30
+        while (found := self.engine.inspect_container(self.made[-1])) is None or found.state != "exited":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         return name
 
     def left(self) -> list[str]:
@@ -101,6 +115,22 @@ def test_a_living_process_keeps_its_builder_whatever_prefect_says(settings: Sett
     with leases.hold(overdue, [], taken=datetime.now(UTC)):
         assert overdue not in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
     assert overdue in reaper.reap_overdue({FLOW_RUN: Word.DEAD})
+
+
+def test_a_step_that_its_engine_has_lost_goes_when_no_build_holds_its_group(
+    settings: Settings, engine: Engine, containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(cpus=1, memory=64 << 20, pids=64, workspace=1 << 20, timeout_seconds=60)
+    with hold_group(uuid.uuid4().hex[:12], limits, engine.info()) as group:
+        assert group.path
+        step, other = containers.run_step(group.path), containers.run_step("")
+        with monkeypatch.context() as patch:
+            patch.setattr("caisson.reaping._OVERDUE", timedelta(0))
+            assert step not in Reaper(settings).reap_overdue({})
+    assert step not in Reaper(settings).reap_overdue({}), "it has ended just now"
+    monkeypatch.setattr("caisson.reaping._OVERDUE", timedelta(0))
+    assert step in Reaper(settings).reap_overdue({})
+    assert containers.left() == [other]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Cras
 from deployments.backoff import Backoff
 from deployments.processes import ProcessIdentity, names_flow_run, terminate
 from deployments.settle import Why, needs_reaping, true_state
+from deployments.state import StateDir, forget_dead_runs, record_run, recorded_run
 from deployments.tether import tethered
 from tests.flows.caisson_host import is_alive, wait_for
 
@@ -87,6 +88,21 @@ def test_a_process_with_the_same_pid_and_another_start_is_another() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"pid": "x", "started": 1, "boot": ""}', "null"])
 def test_a_damaged_record_names_no_process(text: str) -> None:
     assert ProcessIdentity.parse(text) is None
+
+
+def test_what_died_after_the_worker_that_recorded_it_is_forgotten(tmp_path: Path) -> None:
+    state = StateDir(tmp_path).create()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        dead = ProcessIdentity.of(process.pid)
+        process.kill()
+    living = ProcessIdentity.of(os.getpid())
+    assert dead is not None
+    assert living is not None
+    for flow_run_id, identity in (("dead", dead), ("living", living)):
+        record_run(state, flow_run_id, identity)
+    forget_dead_runs(state)
+    assert [path.stem for path in state.runs.iterdir()] == ["living"]
+    assert recorded_run(state, "living") == living
 
 
 def test_terminate_leaves_a_recycled_pid_alone_and_kills_what_ignores_sigterm() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from caisson.engine import ContainerID, ContainerInfo, ImageID, ImageInfo
 from caisson.plan import container_name, reference_under_construction
-from caisson.reaping import Reaping, Word, judge_builder, judge_names
+from caisson.reaping import Reaping, Word, judge_builder, judge_names, judge_step
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 DEAD, LIVE = "0123456789ab", "ba9876543210"
@@ -119,3 +119,45 @@ def test_the_name_of_a_young_image_stays() -> None:
 )
 def test_any_other_name_is_not_caissons_to_judge(name: str) -> None:
     assert _names(_image(name)) == {}
+
+
+def step(
+    group: str = "/caisson/80268c1f5ed9-0", *, held: bool | None = False, state: str = "exited", minutes: float = 2
+) -> tuple[bool, str] | None:
+    container = ContainerInfo(
+        ContainerID("c"),
+        "optimistic_lamport",
+        state,
+        {},
+        raw={"HostConfig": {"CgroupParent": group}},
+        finished=NOW - timedelta(minutes=minutes),
+    )
+    found = judge_step(container, is_held=lambda path: held if path == group else None, now=NOW)
+    return verdict(found) if found else None
+
+
+def test_the_container_of_a_step_goes_when_it_has_ended_and_no_build_holds_its_group() -> None:
+    assert step() == (True, "no-build")
+    assert step(state="dead") == (True, "no-build")
+
+
+def test_the_container_of_a_step_stays_while_a_build_holds_its_group_or_nobody_knows() -> None:
+    assert step(held=True) == (False, "group")
+    assert step(held=None) == (False, "unknown-group")
+
+
+def test_the_container_of_a_step_stays_while_it_runs_and_for_a_minute() -> None:
+    assert step(state="running") == (False, "not-overdue")
+    assert step(minutes=1) == (False, "not-overdue")
+
+
+@pytest.mark.parametrize("group", ["", "/docker", "/caissons/a", "system.slice"])
+def test_a_container_in_another_group_is_no_step_of_ours(group: str) -> None:
+    assert step(group) is None
+
+
+def test_a_builder_is_no_step() -> None:
+    labels = {"caisson.build": DEAD}
+    raw = {"HostConfig": {"CgroupParent": "/caisson/80268c1f5ed9-0"}}
+    builder = ContainerInfo(ContainerID("c"), container_name(DEAD), "exited", labels, raw=raw, finished=NOW)
+    assert judge_step(builder, is_held=lambda _: False, now=NOW) is None
