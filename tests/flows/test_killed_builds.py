@@ -118,7 +118,8 @@ class DeafBuild:
 
     def __init__(self, host: BuildHost, run: FlowRunId, mark: str) -> None:
         self.host, self.run = host, run
-        self._marks = (mark.encode(), f"PREFECT__FLOW_RUN_ID={run}".encode())
+        self._mark = mark.encode()
+        self._flow = recorded_run(StateDir(host.caisson.state_dir), run)
         wait_for("the step runs", self._step_groups)
         with DockerEngine(host.engine_host.docker_host) as engine:
             (builder,) = engine.list_containers({"caisson.flow-run": run})
@@ -129,28 +130,29 @@ class DeafBuild:
         self._groups = [Path(f"{base}{group}") for base in (CGROUP_ROOT, *CGROUP_ROOT.iterdir()) for group in groups]
         self._sockets = [Path(mount["Source"]) for mount in mounts]
         # Each of the eyes sees something before it is to see nothing.
-        assert all((self.processes(), self.containers(), self.sockets(), self.groups())), self.left()
+        eyes = (self.flows(), self.steps(), self.containers(), self.sockets(), self.groups())
+        assert all(eyes), eyes
 
     def _step_groups(self) -> set[str]:
         groups: set[str] = set()
-        for process in self._processes(self._marks[0]):
+        for process in map(Path, self.steps()):
             with contextlib.suppress(OSError):
                 lines = (process / "cgroup").read_text().splitlines()
                 groups |= {line.split(":", 2)[2] for line in lines}
         return groups - {"/"}
 
-    def _processes(self, mark: bytes) -> list[Path]:
+    def flows(self) -> list[str]:
+        """The process of the flow run, with the guard in it."""
+        return [f"/proc/{self._flow.pid}"] if self._flow is not None and self._flow.alive else []
+
+    def steps(self) -> list[str]:
+        """The processes of the RUN step, by their command line."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                texts = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
-                if any(mark in text for text in texts):
-                    found.append(process)
+                if self._mark in (process / "cmdline").read_bytes():
+                    found.append(str(process))
         return found
-
-    def processes(self) -> list[str]:
-        """Those of the RUN step, by their command line, and of the flow run, by their environment."""
-        return [str(process) for mark in self._marks for process in self._processes(mark)]
 
     def containers(self) -> list[str]:
         with DockerEngine(self.host.engine_host.docker_host) as engine:
@@ -165,7 +167,7 @@ class DeafBuild:
         return [str(file) for file in files if file.read_text().strip()]
 
     def left(self) -> list[str]:
-        return [*self.processes(), *self.containers(), *self.sockets(), *self.groups()]
+        return [*self.flows(), *self.steps(), *self.containers(), *self.sockets(), *self.groups()]
 
 
 @pytest.fixture(params=["classic", "buildkit"])
