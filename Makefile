@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults thorough lint bench clean images test-images
+.PHONY: help demo test thorough lint bench clean images test-images
 
 SETUP := deployments/setup
 # Tests of the two engines, of the service, and all others run beside each other; tests/conftest.py says which.
@@ -29,9 +29,6 @@ test: ## All tests, on real engines (ARGS=… goes to pytest)
 		CAISSON_TEST_COMPOSE_ENGINE="$$($(SETUP)/test-engine.sh compose-engine)" \
 		CAISSON_TEST_BUILDX="$$($(SETUP)/test-tools.sh --buildx)" \
 		CAISSON_TEST_COMPOSE="$$($(SETUP)/test-tools.sh --compose)" $(PYTHON) -m pytest $(STREAMS) $(ARGS)
-
-faults: ## Each process is killed while builds stand in each of their steps (seven minutes; no part of `make test`)
-	@$(MAKE) test STREAMS= ARGS="tests/flows/fault_matrix.py"
 
 thorough: ## The property tests with 2,000 examples each, 20 times as many (ARGS=… goes to pytest; no part of `make test`)
 	@$(SETUP)/environment.sh --dev

@@ -139,10 +139,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # What runs beside each other. What looks at all of an engine's containers or images shares a stream with its like, and
 # the long ones begin first. Unit and property tests fill the gaps, a file at a time. The browser comes last: its loop
 # runs on in the thread in which other tests run theirs.
-STREAMS = ("flows", "engine", "property", "unit", "ui")
-REAL = ("flows", "engine", "ui")
+STREAMS = ("flows", "engine", "faults", "property", "unit", "ui")
+REAL = ("flows", "engine", "faults", "ui")
 WATCHES_FIRST_ENGINE = ("test_audit_host",)
 """Tests of the service that tell of every container on the host's own engine."""
+APART = ("test_fault_matrix",)
+"""Tests of the service that share no engine and no Caisson with the others, whose stream is the longest anyway."""
 
 
 def stream_of(test: str) -> str:
@@ -154,6 +156,8 @@ def stream_of(test: str) -> str:
     file, _, name = test.partition("::")
     if Path(file).stem in WATCHES_FIRST_ENGINE:
         return "engine 20.10"
+    if Path(file).stem in APART:
+        return "faults"
     _, kind, *_ = ("", *Path(file).parts[1:-1], "unit")
     engine = re.search(r"[\[-](20\.10|26\.1)[]-]", name) if kind == "engine" else None
     return f"engine {engine[1]}" if engine else kind if kind in ("flows", "ui") else f"{kind} {Path(file).stem}"

@@ -123,12 +123,12 @@ def build_host(
     name: str,
     engine_host: EngineHost,
     *,
-    like: CaissonHost,
+    like: CaissonHost | None,
     variables: dict[str, str],
     password: str = "",
     network: EngineNetwork | None = None,
 ) -> Iterator[BuildHost]:
-    """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds).
+    """A Caisson that is up while the block runs, with the database of another (a fresh one takes ten seconds) if given.
 
     ``password`` is the registry's, instead of its usual one; ``network`` that of an engine which is to be killed.
     """
@@ -162,7 +162,8 @@ def build_host(
                 **variables,
             },
         )
-        host.copy_database(like)
+        if like is not None:
+            host.copy_database(like)
         with git_gate, registry_gate:
             host.up()
             try:

@@ -112,9 +112,7 @@ def test_a_build_that_loses_its_engine_begins_anew_when_that_is_back(
     host = hosts(2)
     run = _build_that_sleeps(host, repository, 15)
     began = time.monotonic()
-    engine.stop(signal.SIGKILL)
-    # Its containerd is told by the kernel; a dockerd that starts in that moment takes it for one that lives.
-    time.sleep(3)
+    engine.kill()
     engine.start()
     state = host.wait_for_state(run, *FINAL, seconds=150)
     assert state.state_name == "Completed", host.logs()
