@@ -40,6 +40,11 @@ except CaissonError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
 """
+SAVE_SECRET = """
+import sys
+from prefect.blocks.system import Secret
+Secret(value=sys.stdin.read()).save(sys.argv[1])
+"""
 APPLY = """
 from caisson.settings import load_settings
 from deployments.apply import apply_flow, ensure_work_pool
@@ -156,6 +161,12 @@ class CaissonHost:
     def apply_samples(self) -> None:
         env = client_environment(self.settings, StateDir(self.state_dir), self.env)
         subprocess.run([sys.executable, "-c", APPLY], env=env, cwd=ROOT, check=True)
+
+    def save_secret(self, name: str, value: str) -> None:
+        """Make a Secret block in this host's Prefect."""
+        env = client_environment(self.settings, StateDir(self.state_dir), self.env)
+        command = [sys.executable, "-c", SAVE_SECRET, name]
+        subprocess.run(command, input=value, text=True, env=env, cwd=ROOT, check=True, capture_output=True)
 
     def processes(self, pattern: str = "") -> dict[int, str]:
         """Every process of this host, children of its children too, by command line."""

@@ -17,12 +17,10 @@ import pytest
 
 from caisson.docker_engine import DockerEngine
 from caisson.errors import RequestInvalid
-from deployments.server import client_environment
-from deployments.state import StateDir
 from tests.conftest import EngineHost, find_engines
 from tests.engine.git_servers import GitHttp, git_http
 from tests.flows.build_host import BASE, BuildHost, build_host, newer_engine
-from tests.flows.caisson_host import ROOT, CaissonHost, wait_for
+from tests.flows.caisson_host import CaissonHost, wait_for
 
 CAISSON = str(Path(sys.executable).with_name("caisson"))
 CANARIES = {
@@ -49,7 +47,6 @@ REFUSED = (
     {"repository_url": f"https://example.com/x?private_token={CANARIES['token in a query']}"},
     {"repository_url": "https://example.com/x", "git_credentials": CANARIES["token for the name of one"]},
 )
-SAVE_BLOCK = "import sys; from prefect.blocks.system import Secret; Secret(value=sys.stdin.read()).save('from-block')"
 
 
 def songs(canary: str) -> set[bytes]:
@@ -142,16 +139,7 @@ class Seen:
 
 def test_no_canary_sings(host: BuildHost, http: GitHttp) -> None:
     caisson, image = host.caisson, f"{host.registry_address}/caisson-flow/canaries"
-    environment = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
-    subprocess.run(
-        [sys.executable, "-c", SAVE_BLOCK],
-        input=CANARIES["secret from a block"],
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    caisson.save_secret("from-block", CANARIES["secret from a block"])
     wait_for("the fork server", lambda: caisson.processes("deployments.fork_server"))
     host.repository("canaries", DOCKERFILE)
     seen = Seen(host)

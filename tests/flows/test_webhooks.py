@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +15,6 @@ from typing import Any
 import pytest
 
 from caisson.webhooks.event import Provider
-from deployments.server import client_environment
-from deployments.state import StateDir
 from tests.conftest import find_engines
 from tests.engine.repositories import Repository
 from tests.flows.build_host import BASE, BuildHost, build_host
@@ -105,19 +101,13 @@ def hooked(tmp_path_factory: pytest.TempPathFactory, caisson: CaissonHost) -> It
             _write(file, host.url(repository), host_of_git)
             gateway = f"http://127.0.0.1:{port}"
             wait_for("the API answers", lambda: _is_ready(gateway))
-            _save_block(host.caisson, "app-status", TOKEN)
+            host.caisson.save_secret("app-status", TOKEN)
             yield Hooked(host, repository, host_of_git, gateway)
             host.remove_images(IMAGE)
 
 
 def _write(file: Path, repository: str, host: Peer) -> None:
     file.write_text(HOOK.format(repository=repository, api=f"{host.url}/api/v1", image=IMAGE))
-
-
-def _save_block(caisson: CaissonHost, name: str, value: str) -> None:
-    code = f"import sys; from prefect.blocks.system import Secret; Secret(value=sys.stdin.read()).save({name!r})"
-    environment = client_environment(caisson.settings, StateDir(caisson.state_dir), caisson.env)
-    subprocess.run([sys.executable, "-c", code], input=value, text=True, env=environment, check=True)
 
 
 def _is_ready(gateway: str) -> bool:
