@@ -287,7 +287,6 @@ class ServiceUnreachable(CaissonError):
     retryable = True
 
 
-def all_kinds() -> tuple[str, ...]:
-    """The kind of every failure, in the order of their names."""
-    found = (value for value in globals().values() if isinstance(value, type) and issubclass(value, CaissonError))
-    return tuple(sorted(value.kind for value in found))
+def all_failures() -> tuple[type[CaissonError], ...]:
+    """The class of every failure, in the order in which they stand here."""
+    return tuple(value for value in globals().values() if isinstance(value, type) and issubclass(value, CaissonError))

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from caisson.disk_metrics import metrics_directory
-from caisson.errors import all_kinds
+from caisson.errors import all_failures
 from caisson.ledger import Ledger, Prune
 from caisson.ledger.counters import Count
 from caisson.metric_counts import (
@@ -52,7 +52,9 @@ HISTOGRAMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 GAUGES: Mapping[str, str] = {PRUNE_SUCCESS: "When a prune last succeeded; absent where none has"}
 # `increase` does not see a series come into being: of one that begins with its first failure alerts would miss that.
-ALWAYS: Mapping[str, tuple[tuple[str, ...], ...]] = {FAILURES: tuple((kind,) for kind in all_kinds())}
+ALWAYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    FAILURES: tuple((kind,) for kind in sorted(failure.kind for failure in all_failures()))
+}
 """Values of labels that are told from the beginning, as 0."""
 
 

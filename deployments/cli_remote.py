@@ -13,9 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from caisson import errors
 from caisson.build import report_file
-from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable
+from caisson.errors import BuildCancelled, CaissonError, ServiceUnreachable, all_failures
 from caisson.queueing import NEXT, Priority
 from caisson.report import REPORT_DATA_KEY, BuildReport
 from caisson.request import BuildRequest
@@ -48,9 +47,7 @@ _HELD_SECONDS = 0.7
 # Prefect's own last word on a task, in the task's log.
 _PREFECT_SAYS = re.compile(r"Finished in state \w+\(.*\)", re.DOTALL)
 _STATES: Mapping[str, StepState] = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "failed"}
-_KINDS = {
-    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, CaissonError)
-}
+_KINDS = {kind.__name__: kind for kind in all_failures()}
 
 
 def start(api: PrefectApi, request: BuildRequest, host: str, *, priority: Priority = Priority.NORMAL) -> Enqueued:

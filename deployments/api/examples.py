@@ -35,7 +35,7 @@ _QUEUED: Example = {
     "report": None,
     "joined": False,
 }
-_IMAGE: dict[str, JsonValue] = {
+_IMAGE: Example = {
     "id": f"sha256:{'5f' * 32}",
     "tags": ["team/app:main", "team/app:sha-6113728"],
     "registry_digests": [],
@@ -50,7 +50,7 @@ _IMAGE: dict[str, JsonValue] = {
     "phase": None,
     "going_tags": [],
 }
-_DISK: dict[str, JsonValue] = {
+_DISK: Example = {
     "host": "b1",
     "at": "2026-05-03T08:31:00Z",
     "level": "normal",

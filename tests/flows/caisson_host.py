@@ -159,14 +159,16 @@ class CaissonHost:
         return done.stdout
 
     def apply_samples(self) -> None:
-        env = client_environment(self.settings, StateDir(self.state_dir), self.env)
-        subprocess.run([sys.executable, "-c", APPLY], env=env, cwd=ROOT, check=True)
+        self._run(APPLY)
 
     def save_secret(self, name: str, value: str) -> None:
         """Make a Secret block in this host's Prefect."""
+        self._run(SAVE_SECRET, name, stdin=value)
+
+    def _run(self, code: str, *arguments: str, stdin: str = "") -> None:
+        """Run code as a client of this host's Prefect."""
         env = client_environment(self.settings, StateDir(self.state_dir), self.env)
-        command = [sys.executable, "-c", SAVE_SECRET, name]
-        subprocess.run(command, input=value, text=True, env=env, cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", code, *arguments], input=stdin, text=True, env=env, cwd=ROOT, check=True)
 
     def processes(self, pattern: str = "") -> dict[int, str]:
         """Every process of this host, children of its children too, by command line."""

@@ -14,7 +14,16 @@ from caisson.settings import Settings
 from deployments.build_record import log_end
 
 RUN = UUID("0b9f2a3e-6a0e-4c44-9a0c-2d7f6f1c9a51")
-REPORT = {"image": "team/app", "outcome": "cancelled", "seconds": 3, "build_id": "ab", "failure": {"kind": "cancelled"}}
+REPORT = {
+    "image": "team/app",
+    "outcome": "cancelled",
+    "seconds": 3,
+    "build_id": "ab",
+    "failure": {"kind": "cancelled"},
+    "host": "b1",
+    "repository_url": "https://example.com/team/app.git",
+    "started": "2026-05-01T12:00:00Z",
+}
 
 
 def records(state_dir: Path, text: str | None, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -32,6 +41,12 @@ def test_it_names_run_and_build_and_says_how_it_ended(tmp_path: Path, caplog: py
     (record,) = records(tmp_path, json.dumps(REPORT), caplog)
     assert record.getMessage() == f"Run {RUN}: the build of team/app is cancelled after 3.0 s"
     assert (record.__dict__["flow_run_id"], record.__dict__["build_id"]) == (str(RUN), "ab")
+
+
+def test_a_failure_is_told_with_its_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failed = {**REPORT, "outcome": "failed", "seconds": 3.25, "failure": {"kind": "out-of-memory"}}
+    (record,) = records(tmp_path, json.dumps(failed), caplog)
+    assert record.getMessage() == f"Run {RUN}: the build of team/app is failed (out-of-memory) after 3.2 s"
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"image": 1}', json.dumps({**REPORT, "failure": "x"})])
